@@ -1,0 +1,64 @@
+//! Log entries and what must be durable about elections.
+
+use std::fmt;
+
+use quorate_types::{LogIndex, ReplicaId, Term};
+use serde::{Deserialize, Serialize};
+
+use crate::Configuration;
+
+/// What the replicated state machine puts in entries. Opaque here but for its size, which flow control counts.
+pub trait Payload: Clone + fmt::Debug + PartialEq {
+    /// Roughly its encoded size.
+    fn size_bytes(&self) -> usize;
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body<C> {
+    /// The first entry of a leader's own term. Committing it commits what earlier terms left
+    /// (Raft thesis, section 3.6.2).
+    OwnTerm,
+    /// A change of the backbone's membership or quorum shape.
+    Configuration(Configuration),
+    /// A command for the state machine.
+    Command(C),
+}
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry<C> {
+    /// Its position.
+    pub index: LogIndex,
+    /// The term of the leader that proposed it.
+    pub term: Term,
+    /// What it carries.
+    pub body: Body<C>,
+}
+
+/// A position in the log, compared by term first: which of two logs is more up to date (thesis, section 3.6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Term of the entry.
+    pub term: Term,
+    /// Index of the entry.
+    pub index: LogIndex,
+}
+
+/// The vote, which must be durable before it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The highest term seen.
+    pub term: Term,
+    /// Whom this replica voted for in `term`.
+    pub voted_for: Option<ReplicaId>,
+}
+
+/// What a snapshot covers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    /// The last entry it covers.
+    pub last: LogPosition,
+    /// The configuration in force at that entry.
+    pub configuration: Configuration,
+}

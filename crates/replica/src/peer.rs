@@ -1,0 +1,48 @@
+//! What replicas say to each other: the protocol's messages, and calls forwarded to the leader.
+
+use quorate_consensus::Message;
+use quorate_coord::Envelope;
+use serde::{Deserialize, Serialize};
+
+use crate::call::{CallId, Request, Response};
+
+/// A message between replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// The backbone protocol.
+    Consensus(Message<Envelope>),
+    /// Calls of the sender's clients, for the leader. A receiver that does not lead refuses them: nothing is forwarded twice, so
+    /// forwarding never loops.
+    Forward {
+        /// The sender's numbers for them, and what is asked.
+        calls: Vec<(CallId, Request)>,
+    },
+    /// Answers to forwarded calls.
+    Answers {
+        /// The receiver's numbers, and the answers.
+        answers: Vec<(CallId, Response)>,
+    },
+}
+
+/// The lane a message travels in. Lanes do not wait for each other, so that appends and snapshots never delay heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Votes, heartbeats and their answers, forwarded calls and answers.
+    Vital,
+    /// Appends and their answers.
+    Log,
+    /// Snapshot chunks.
+    Bulk,
+}
+
+impl PeerMessage {
+    /// The lane that this message travels in.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Consensus(Message::Append { entries, .. }) if !entries.is_empty() => Lane::Log,
+            Self::Consensus(Message::SnapshotChunk { .. }) => Lane::Bulk,
+            Self::Consensus(_) | Self::Forward { .. } | Self::Answers { .. } => Lane::Vital,
+        }
+    }
+}
