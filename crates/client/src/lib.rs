@@ -1,1 +1,3 @@
-//! placeholder
+//! The SDK: sessions, contending, leadership checks, watches.
+
+pub mod lease;
