@@ -1,17 +1,9 @@
 //! Log entries and what must be durable about elections.
 
-use std::fmt;
-
-use quorate_types::{LogIndex, ReplicaId, Term};
+use quorate_types::{LogIndex, Payload, ReplicaId, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::Configuration;
-
-/// What the replicated state machine puts in entries. Opaque here but for its size, which flow control counts.
-pub trait Payload: Clone + fmt::Debug + PartialEq {
-    /// Roughly its encoded size.
-    fn size_bytes(&self) -> usize;
-}
 
 /// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +26,31 @@ pub struct Entry<C> {
     pub term: Term,
     /// What it carries.
     pub body: Body<C>,
+}
+
+impl<C> Entry<C> {
+    /// Where it stands in the log.
+    #[must_use]
+    pub fn position(&self) -> LogPosition {
+        LogPosition {
+            term: self.term,
+            index: self.index,
+        }
+    }
+}
+
+impl<C: Payload> Entry<C> {
+    /// Roughly its encoded size, for flow control only.
+    pub(crate) fn size_bytes(&self) -> usize {
+        const HEADER_BYTES: usize = 16;
+        const MEMBER_BYTES: usize = 64;
+        HEADER_BYTES
+            + match &self.body {
+                Body::OwnTerm => 0,
+                Body::Configuration(configuration) => MEMBER_BYTES * configuration.members.len(),
+                Body::Command(command) => command.size_bytes(),
+            }
+    }
 }
 
 /// A position in the log, compared by term first: which of two logs is more up to date (thesis, section 3.6.1).

@@ -8,7 +8,29 @@ mod entry;
 mod message;
 mod output;
 
+mod config;
+mod consensus;
+
+mod election;
+mod follower;
+mod leader;
+mod replication;
+mod round;
+mod snapshot;
+mod transfer;
+
+mod check;
+mod history;
+mod log;
+mod progress;
+mod quorum;
+mod seen;
+
+pub use config::{Boot, Config, NotLeader, ProposeError, Timing, TransferError};
 pub use configuration::{Configuration, Member, VoterSet};
-pub use entry::{Body, Entry, HardState, LogPosition, Payload, SnapshotMeta};
+pub use consensus::Consensus;
+pub use entry::{Body, Entry, HardState, LogPosition, SnapshotMeta};
 pub use message::{AppendOutcome, Message, RoundId};
 pub use output::{FatalError, Output, Role, Write, WriteSeq};
+pub use progress::{PeerProgress, PeerState};
+pub use quorate_types::Payload;

@@ -83,7 +83,8 @@ pub enum Message<C> {
         term: Term,
         /// The round of the heartbeat answered.
         round: RoundId,
-        /// The end of the responder's durable log, so that a lost append is noticed.
+        /// How far the responder's log is durable and known to equal the leader's, so that a lost append and a
+        /// restart are noticed.
         last: LogIndex,
     },
     /// Stand now, without a pre-vote: the leader hands over (thesis, section 3.10).
@@ -129,6 +130,30 @@ pub enum Message<C> {
         /// The highest index that the receiver acknowledged in `seen_match.term`, the term of the leader it acknowledged it to.
         seen_match: LogPosition,
     },
+}
+
+impl<C> Message<C> {
+    /// The sender's own term; nothing for a pre-vote that names the term it is about.
+    ///
+    /// By the rule that a message leaves only after the term it carries is durable, it is also a term that the sender
+    /// can never fall behind again.
+    pub(crate) fn sender_term(&self) -> Option<Term> {
+        match self {
+            Self::PreVoteRequest { .. } | Self::PreVoteResponse { granted: true, .. } => None,
+            Self::PreVoteResponse { term, .. }
+            | Self::VoteRequest { term, .. }
+            | Self::VoteResponse { term, .. }
+            | Self::Append { term, .. }
+            | Self::AppendResponse { term, .. }
+            | Self::Heartbeat { term, .. }
+            | Self::HeartbeatResponse { term, .. }
+            | Self::TimeoutNow { term }
+            | Self::SteppedDown { term }
+            | Self::SnapshotChunk { term, .. }
+            | Self::SnapshotChunkResponse { term, .. }
+            | Self::SeenOfYou { term, .. } => Some(*term),
+        }
+    }
 }
 
 /// Whether an append fitted.

@@ -42,7 +42,9 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FatalError {
     /// A peer saw this replica's future: its disk was rolled back or replaced (protocol, section 7).
-    #[error("replica {peer} saw this member at term {seen_term}, vote {seen_vote:?}, match {seen_match:?}; its disk holds less: it was restored or rolled back")]
+    #[error(
+        "replica {peer} saw this member at term {seen_term}, vote {seen_vote:?}, match {seen_match:?}; its disk holds less: it was restored or rolled back"
+    )]
     RolledBack {
         /// Who saw it.
         peer: ReplicaId,
@@ -54,7 +56,9 @@ pub enum FatalError {
         seen_match: LogPosition,
     },
     /// A leader's append contradicts a committed entry.
-    #[error("an append of term {term} conflicts with the committed entry {index}: a log is corrupt")]
+    #[error(
+        "an append of term {term} conflicts with the committed entry {index}: a log is corrupt"
+    )]
     CommittedConflict {
         /// The leader's term.
         term: Term,

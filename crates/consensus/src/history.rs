@@ -1,0 +1,65 @@
+//! Which configuration is in force at which index of the log.
+
+use quorate_types::LogIndex;
+
+use crate::{Body, Configuration, Entry};
+
+/// The configurations of the log. The newest is in force as soon as it is appended (thesis, section 4.1), so a truncation
+/// brings an earlier one back.
+///
+/// # Invariants
+/// - Never empty; indexes rise. The first is in force at the log's base (or since the snapshot booted from).
+#[derive(Clone, Debug)]
+pub(crate) struct History(Vec<(LogIndex, Configuration)>);
+
+impl History {
+    pub(crate) fn new(since: LogIndex, configuration: Configuration) -> Self {
+        Self(vec![(since, configuration)])
+    }
+
+    /// Takes up the configurations among entries just appended.
+    pub(crate) fn note_appended<C>(&mut self, entries: &[Entry<C>]) {
+        for entry in entries {
+            if let Body::Configuration(configuration) = &entry.body {
+                self.0.push((entry.index, configuration.clone()));
+            }
+        }
+    }
+
+    /// Forgets the configurations of entries from `from` on.
+    pub(crate) fn note_truncated(&mut self, from: LogIndex) {
+        let keep = self.0.partition_point(|(since, _)| *since < from);
+        assert!(
+            keep > 0,
+            "the configuration in force at the log's base was truncated at {from}"
+        );
+        self.0.truncate(keep);
+    }
+
+    /// Forgets what was superseded at or before `base`.
+    pub(crate) fn note_compacted(&mut self, base: LogIndex) {
+        let superseded = self
+            .0
+            .partition_point(|(since, _)| *since <= base)
+            .saturating_sub(1);
+        self.0.drain(..superseded);
+    }
+
+    pub(crate) fn newest(&self) -> &Configuration {
+        &self.0.last().expect("a history is never empty").1
+    }
+
+    pub(crate) fn at(&self, index: LogIndex) -> &Configuration {
+        let count = self.0.partition_point(|(since, _)| *since <= index);
+        &self.0[count.saturating_sub(1)].1
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(!self.0.is_empty(), "a history without a configuration");
+        assert!(
+            self.0.is_sorted_by(|a, b| a.0 < b.0),
+            "configurations out of order: {:?}",
+            self.0
+        );
+    }
+}
