@@ -7,11 +7,14 @@ use quorate_types::{
 };
 
 /// How far a contender's data has got; larger is fresher. Its unit is the service's (a log offset, say).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Position(pub u64);
 
 /// A session's identity: an id with the revision that created it, so that a reused id is another session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey {
     /// Its id.
     pub id: SessionId,
@@ -20,7 +23,7 @@ pub struct SessionKey {
 }
 
 /// One tenure of one group incarnation.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TenureId {
     /// The group's name.
     pub group: GroupName,
@@ -31,7 +34,8 @@ pub struct TenureId {
 }
 
 /// Where a group stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Nobody leads and nobody is elected.
     Vacant,
@@ -48,7 +52,8 @@ pub enum Phase {
 }
 
 /// Why a tenure ended, a session ended, or a phase changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A contender was available.
     Elected,
@@ -83,7 +88,7 @@ pub enum Cause {
 }
 
 /// How the tenure before ended, for the successor to complete or roll back its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Predecessor {
     /// Its number.
     pub number: TenureNumber,
@@ -95,7 +100,7 @@ pub struct Predecessor {
 }
 
 /// One order or notice to one session, numbered from 1 without gaps, to be processed in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directive {
     /// Its number.
     pub seq: DirectiveSeq,
@@ -106,7 +111,8 @@ pub struct Directive {
 }
 
 /// What a directive says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DirectiveKind {
     /// Fence out older tokens, then report the position.
     Poll {
@@ -154,7 +160,8 @@ pub enum DirectiveKind {
 }
 
 /// What part a session has in a tenure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Asked for its position.
     Polled,
@@ -171,7 +178,7 @@ pub enum Part {
 }
 
 /// One tenure that a session takes part in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingTenure {
     /// Which.
     pub tenure: TenureId,
@@ -188,7 +195,8 @@ pub struct StandingTenure {
 }
 
 /// What clients look up to find and use the leader.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ProposedConfiguration {
     /// Where the holder is reached.
     pub endpoints: Vec<String>,
@@ -197,7 +205,8 @@ pub struct ProposedConfiguration {
 }
 
 /// What a contender says about a tenure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The old token is fenced out here and this is how far the data has got (answers a poll).
     Polled {
