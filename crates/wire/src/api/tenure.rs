@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use quorate_types::{
     DirectiveSeq, FencingToken, GroupName, NodeName, Revision, SessionId, TenureNumber,
 };
+use serde::{Deserialize, Serialize};
 
 /// How far a contender's data has got; larger is fresher. Its unit is the service's (a log offset, say).
 #[derive(
