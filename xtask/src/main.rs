@@ -1,1 +1,126 @@
-fn main() {}
+//! `cargo xtask verify` checks this workspace and never writes; `cargo xtask fix` writes what can be fixed by a machine.
+//!
+//! The rules that rustc, clippy and cargo-deny cannot state are in [`arrows`] and [`sources`]; they are also run as tests, so that
+//! `cargo test --workspace` alone finds them broken.
+
+mod arrows;
+#[cfg(test)]
+mod commands;
+mod links;
+mod manifest;
+mod sources;
+mod workspace;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, bail};
+
+const USAGE: &str = "usage: cargo xtask <verify | check | fix>
+
+  verify  format, lints, dependency arrows, repository rules, cargo-deny; never writes
+  check   only what takes a second: dependency arrows and repository rules
+  fix     rustfmt, and what clippy can fix by itself";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["verify"] => verify(),
+        ["check"] => check(),
+        ["fix"] => fix(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verify() -> anyhow::Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    check()?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    if has_cargo_deny() {
+        // The advisory database is a git repository elsewhere: see deny.toml.
+        cargo(&[
+            "deny",
+            "--workspace",
+            "check",
+            "bans",
+            "licenses",
+            "sources",
+        ])?;
+    } else {
+        eprintln!(
+            "skipped: cargo-deny is not installed; `cargo install cargo-deny --locked` installs it"
+        );
+    }
+    println!("verify: all checks passed");
+    Ok(())
+}
+
+fn check() -> anyhow::Result<()> {
+    let root = workspace::root();
+    let problems: Vec<String> = [
+        arrows::problems(&workspace::metadata(&root)?),
+        manifest::problems(&root)?,
+        sources::problems(&root)?,
+        links::problems(&root)?,
+    ]
+    .concat();
+    if !problems.is_empty() {
+        bail!(
+            "{} rules of this repository are broken:\n  {}",
+            problems.len(),
+            problems.join("\n  ")
+        );
+    }
+    println!("check: dependency arrows, reasons, sources and links hold");
+    Ok(())
+}
+
+fn fix() -> anyhow::Result<()> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ])?;
+    cargo(&["fmt", "--all"])
+}
+
+fn has_cargo_deny() -> bool {
+    Command::new("cargo")
+        .args(["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    let command = format!("cargo {}", arguments.join(" "));
+    println!("+ {command}");
+    let status = Command::new("cargo")
+        .args(arguments)
+        .current_dir(workspace::root())
+        .status()
+        .with_context(|| format!("start `{command}`"))?;
+    if !status.success() {
+        bail!("`{command}` failed ({status})");
+    }
+    Ok(())
+}
