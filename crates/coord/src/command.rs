@@ -1,8 +1,8 @@
 //! Commands: what the log carries to the state machine, and the envelope around each.
 
 use quorate_types::{
-    ClusterTime, ContractVersion, GroupName, NodeName, Principal, RequestId, Revision, SessionId, TenureNumber, Term,
-    TraceId, WallTime,
+    ClusterTime, ContractVersion, GroupName, NodeName, Principal, RequestId, Revision, SessionId,
+    TenureNumber, Term, TraceId, WallTime,
 };
 use serde::{Deserialize, Serialize};
 

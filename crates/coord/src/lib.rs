@@ -7,12 +7,50 @@ mod event;
 mod reply;
 mod spec;
 
+mod contract;
+mod group;
+mod state;
+
+mod apply;
+mod deadline;
+mod dedup;
+mod elect;
+mod groups;
+mod handover;
+mod lifecycle;
+mod node;
+mod poll;
+mod report;
+mod session;
+mod spread;
+mod validate;
+
+mod digest;
+mod explain;
+mod footprint;
+mod image;
+mod standing;
+
 pub use command::{
-    Command, Envelope, GroupKey, NodeAdmission, Report, RequestKey, SessionKey, TenureKey, TransferMode,
+    Command, Envelope, GroupKey, NodeAdmission, Report, RequestKey, SessionKey, TenureKey,
+    TransferMode,
 };
+pub use contract::{CONTRACT_VERSIONS, Initiator, TRANSITIONS, Transition, is_listed};
+pub use dedup::{DEDUP_ENTRIES_MAX, DEDUP_KEPT_MS_MIN, DEDUP_WINDOW_MS};
+pub use elect::Exclusion;
 pub use event::{Cause, Directive, DirectiveKind, Event, Phase, Predecessor, TenureView};
+pub use explain::{ExplainedContender, ExplainedTenure, Explanation};
+pub use group::{
+    Contender, Cooldown, Criterion, Group, HISTORY_MAX, PastTenure, Pending, PendingKind,
+    Successor, Tenure,
+};
+pub use image::ImageError;
 pub use reply::{Outcome, Rejection, Reply};
 pub use spec::{
-    BATCH_MAX, ContenderSpec, ElectionPolicy, GroupSpec, NodeSpec, OverduePolicy, Position, ProposedConfiguration,
-    SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    BATCH_MAX, ContenderSpec, ElectionPolicy, GroupSpec, NodeSpec, OverduePolicy, Position,
+    ProposedConfiguration, SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
+pub use spread::SPREAD_DRAINS_MAX;
+pub use standing::{Part, Standing, StandingPart};
+pub use state::{FEATURE_LEVEL, Load, Node, Session, State};
+pub use validate::{DEADLINE_MS_MAX, PREFER_MAX};

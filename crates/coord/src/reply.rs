@@ -143,7 +143,9 @@ pub enum Rejection {
         allowed: String,
     },
     /// The contract versions do not meet.
-    #[error("the node speaks contract versions {found}, this cluster {allowed}; upgrade the older side")]
+    #[error(
+        "the node speaks contract versions {found}, this cluster {allowed}; upgrade the older side"
+    )]
     ContractMismatch {
         /// What the node speaks.
         found: String,

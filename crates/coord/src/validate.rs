@@ -1,0 +1,147 @@
+//! Bounds of what users give: checked before anything changes, so that a refusal has no partial effect.
+
+use std::collections::BTreeMap;
+
+use crate::contract::CONTRACT_VERSIONS;
+use crate::reply::Rejection;
+use crate::spec::{
+    BATCH_MAX, ContenderSpec, ElectionPolicy, GroupSpec, NodeSpec, SPEC_BYTES_MAX, TTL_MS_MAX,
+    TTL_MS_MIN,
+};
+
+/// Longest deadline, minimum tenure or cool-down in milliseconds: one day.
+pub const DEADLINE_MS_MAX: u64 = 86_400_000;
+/// Most preferred labels of a group.
+pub const PREFER_MAX: usize = 32;
+/// Bytes that each entry of a list or map is taken to cost beside its text.
+const ENTRY_BYTES: usize = 8;
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    what: &str,
+    found: T,
+    min: T,
+    max: T,
+) -> Result<(), Rejection> {
+    if found >= min && found <= max {
+        return Ok(());
+    }
+    Err(Rejection::OutOfBounds {
+        what: what.into(),
+        found: found.to_string(),
+        allowed: format!("{min} to {max}"),
+    })
+}
+
+fn map_bytes(map: &BTreeMap<String, String>) -> usize {
+    map.iter()
+        .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
+        .sum()
+}
+
+fn spec_bytes(what: &str, bytes: usize) -> Result<(), Rejection> {
+    within(what, bytes, 0, SPEC_BYTES_MAX)
+}
+
+pub(crate) fn ttl(ttl_ms: u64) -> Result<(), Rejection> {
+    within(
+        "the session's TTL in milliseconds",
+        ttl_ms,
+        TTL_MS_MIN,
+        TTL_MS_MAX,
+    )
+}
+
+pub(crate) fn batch(what: &str, count: usize) -> Result<(), Rejection> {
+    within(what, count, 0, BATCH_MAX)
+}
+
+pub(crate) fn node(spec: &NodeSpec) -> Result<(), Rejection> {
+    within("the node's weight", spec.weight, 1, u32::MAX)?;
+    spec_bytes(
+        "the size of the node's spec in bytes",
+        spec.name.as_str().len() + map_bytes(&spec.labels),
+    )?;
+    let (min, max) = (spec.contract_min.0, spec.contract_max.0);
+    if min > max || min > *CONTRACT_VERSIONS.end() || max < *CONTRACT_VERSIONS.start() {
+        return Err(Rejection::ContractMismatch {
+            found: format!("{min} to {max}"),
+            allowed: format!(
+                "{} to {}",
+                CONTRACT_VERSIONS.start(),
+                CONTRACT_VERSIONS.end()
+            ),
+        });
+    }
+    Ok(())
+}
+
+pub(crate) fn group(spec: &GroupSpec) -> Result<(), Rejection> {
+    within(
+        "the prepare deadline in milliseconds",
+        spec.prepare_deadline_ms,
+        1,
+        DEADLINE_MS_MAX,
+    )?;
+    within(
+        "the handover deadline in milliseconds",
+        spec.handover_deadline_ms,
+        1,
+        DEADLINE_MS_MAX,
+    )?;
+    within(
+        "the minimum tenure in milliseconds",
+        spec.minimum_tenure_ms,
+        0,
+        DEADLINE_MS_MAX,
+    )?;
+    within(
+        "the cool-down in milliseconds",
+        spec.cooldown_ms,
+        0,
+        DEADLINE_MS_MAX,
+    )?;
+    within(
+        "the longest cool-down in milliseconds",
+        spec.cooldown_max_ms,
+        spec.cooldown_ms,
+        DEADLINE_MS_MAX,
+    )?;
+    within("the group's weight", spec.weight, 1, u32::MAX)?;
+    within(
+        "the number of preferred labels",
+        spec.prefer.len(),
+        0,
+        PREFER_MAX,
+    )?;
+    if let ElectionPolicy::Freshest {
+        answers_min: Some(answers_min),
+    } = spec.policy
+    {
+        within(
+            "the least number of answers to a poll",
+            answers_min,
+            1,
+            u32::MAX,
+        )?;
+    }
+    let preferred: usize = spec
+        .prefer
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
+        .sum();
+    spec_bytes(
+        "the size of the group's spec in bytes",
+        map_bytes(&spec.require) + preferred,
+    )
+}
+
+pub(crate) fn contender(spec: &ContenderSpec) -> Result<(), Rejection> {
+    let endpoints: usize = spec
+        .configuration
+        .endpoints
+        .iter()
+        .map(|e| e.len() + ENTRY_BYTES)
+        .sum();
+    let bytes = endpoints + map_bytes(&spec.configuration.metadata);
+    spec_bytes("the size of the proposed configuration in bytes", bytes)
+}
