@@ -1,6 +1,6 @@
 //! The invariants, checked. The simulator calls this after every step.
 
-use crate::{Consensus, Payload, Role};
+use crate::{Consensus, Payload, Role, WriteSeq};
 
 impl<C: Payload> Consensus<C> {
     /// Checks what must hold after every call.
@@ -43,7 +43,7 @@ impl<C: Payload> Consensus<C> {
             "durable term {term_durable:?}, but only at {term:?}"
         );
         assert!(
-            self.stopped || !self.hard_state_changed,
+            self.stopped || self.write_last == WriteSeq::default() || !self.hard_state_changed,
             "a changed hard state was not ordered to disk"
         );
         assert_eq!(

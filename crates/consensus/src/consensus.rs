@@ -11,8 +11,8 @@ use crate::log::Log;
 use crate::seen::Seen;
 use crate::snapshot::Incoming;
 use crate::{
-    Boot, Config, Configuration, Entry, HardState, LogPosition, Message, Output, Payload,
-    PeerProgress, Role, RoundId, SnapshotMeta, Timing, Write, WriteSeq,
+    AppendOutcome, Boot, Config, Configuration, Entry, HardState, LogPosition, Message, Output,
+    Payload, PeerProgress, Role, RoundId, SnapshotMeta, Timing, Write, WriteSeq,
 };
 
 /// Terms and indexes from outside beyond this are garbage: it leaves room to count on without overflow.
@@ -85,10 +85,19 @@ impl<C: Payload> Consensus<C> {
     pub fn new(config: Config, boot: Boot<C>, now: Time) -> Self {
         config.timing.check();
         let Boot {
-            hard_state,
+            mut hard_state,
             snapshot,
             entries,
         } = boot;
+        let hard_state_durable = hard_state;
+        if snapshot.last.term > hard_state.term {
+            // A snapshot can be installed a moment before the term of its sender is durable. Nothing was said in that
+            // term, so nobody was voted for in it.
+            hard_state = HardState {
+                term: snapshot.last.term,
+                voted_for: None,
+            };
+        }
         let (log, repair) = boot_log(&snapshot, entries);
         assert!(
             log.last().term <= hard_state.term,
@@ -101,8 +110,8 @@ impl<C: Payload> Consensus<C> {
         let mut consensus = Self {
             rng: fastrand::Rng::with_seed(config.seed),
             hard_state,
-            hard_state_changed: false,
-            hard_state_durable: hard_state,
+            hard_state_changed: hard_state != hard_state_durable,
+            hard_state_durable,
             hard_state_pending: VecDeque::new(),
             write_last: WriteSeq::default(),
             repair,
@@ -177,14 +186,14 @@ impl<C: Payload> Consensus<C> {
         }
         match message {
             Message::PreVoteRequest { term, last } => {
-                self.on_pre_vote_request(now, from, term, last, out)
+                self.on_pre_vote_request(now, from, term, last, out);
             }
             Message::PreVoteResponse { term, granted, .. } => {
-                self.on_pre_vote_response(now, from, term, granted, out)
+                self.on_pre_vote_response(now, from, term, granted, out);
             }
             Message::VoteRequest { term, last } => self.on_vote_request(now, from, term, last, out),
             Message::VoteResponse { term, granted } => {
-                self.on_vote_response(now, from, term, granted, out)
+                self.on_vote_response(now, from, term, granted, out);
             }
             Message::Append {
                 term,
@@ -518,6 +527,9 @@ fn boot_log<C: Payload>(
         "the log begins at {first:?}, but the newest snapshot ends at {covered:?}: entries are missing"
     );
     if first.index == covered.index.next() {
+        if first.term < covered.term {
+            return starts_over(Some(first.index)); // Another history, as below.
+        }
         return (Log::new(covered, entries), None);
     }
     match entries
@@ -550,8 +562,17 @@ fn is_plausible<C>(message: &Message<C>) -> bool {
             term, seen_match, ..
         } => (*term, seen_match.index),
         Message::Heartbeat { term, commit, .. } => (*term, *commit),
+        Message::AppendResponse {
+            term,
+            outcome: AppendOutcome::Matched { through },
+            ..
+        } => (*term, *through),
+        Message::AppendResponse {
+            term,
+            outcome: AppendOutcome::Conflict { refused, .. },
+            ..
+        } => (*term, *refused),
         Message::VoteResponse { term, .. }
-        | Message::AppendResponse { term, .. }
         | Message::TimeoutNow { term }
         | Message::SteppedDown { term } => (*term, LogIndex::ZERO),
     };

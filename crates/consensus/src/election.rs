@@ -189,7 +189,8 @@ impl<C: Payload> Consensus<C> {
             return;
         }
         self.leader = None;
-        self.restart_election_timeout(now - self.config.timing.detection_timeout);
+        self.restart_election_timeout(now);
+        self.election_deadline = self.election_deadline - self.config.timing.detection_timeout;
         self.announce(out);
     }
 

@@ -197,7 +197,7 @@ impl<C: Payload> Consensus<C> {
     fn first_new_entry(&self, entries: &[Entry<C>]) -> Option<usize> {
         let base = self.log.base().index;
         entries.iter().position(|entry| {
-            entry.index > base && self.log.term_at(entry.index) != Some(entry.term)
+            entry.index >= base && self.log.term_at(entry.index) != Some(entry.term)
         })
     }
 }

@@ -240,17 +240,20 @@ mod tests {
     use super::*;
     use crate::Body;
 
-    impl Payload for u64 {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Fixed;
+
+    impl Payload for Fixed {
         fn size_bytes(&self) -> usize {
             8
         }
     }
 
-    fn entry(index: u64, term: u64) -> Entry<u64> {
+    fn entry(index: u64, term: u64) -> Entry<Fixed> {
         Entry {
             index: LogIndex(index),
             term: Term(term),
-            body: Body::Command(index),
+            body: Body::Command(Fixed),
         }
     }
 

@@ -87,7 +87,7 @@ impl<C: Payload> Consensus<C> {
         match outcome {
             AppendOutcome::Matched { through } => self.on_matched(now, from, through, out),
             AppendOutcome::Conflict { refused, hint } => {
-                self.on_conflict(now, from, refused, hint, out)
+                self.on_conflict(now, from, refused, hint, out);
             }
         }
     }
@@ -251,6 +251,7 @@ impl<C: Payload> Consensus<C> {
             .sum();
         leading.uncommitted_bytes -= bytes;
         self.commit = reached;
+        self.verified = self.verified.max(reached);
         out.push(Output::Committed { through: reached });
         for peer in self.peers() {
             self.tell_commit(peer, out);

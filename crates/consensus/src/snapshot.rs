@@ -177,6 +177,8 @@ impl<C: Payload> Consensus<C> {
             next: expected,
             is_busy: true,
         });
+        // The term first: a snapshot must not outlive the term it came in.
+        self.flush(out);
         out.push(Output::WriteSnapshotChunk {
             from,
             meta,
