@@ -29,6 +29,7 @@ mod digest;
 mod explain;
 mod footprint;
 mod image;
+mod size;
 mod standing;
 
 pub use command::{

@@ -123,6 +123,9 @@ pub enum Refusal {
         /// When to try again, in milliseconds.
         retry_after_ms: u64,
     },
+    /// The end of the session is being committed; its outcome is not known yet. Ask again.
+    #[error("the end of the session is being committed")]
+    SessionEnding,
     /// The transfer named a replica that cannot lead.
     #[error("that replica cannot take over the leadership")]
     BadTransfer,

@@ -2,12 +2,25 @@
 //!
 //! Deliberately absent: encoding, clocks, threads, sockets, files. The shell carries out [`Output`]s in order.
 
+mod apply;
 mod call;
+mod config;
 mod input;
+mod lead;
+mod lease;
 mod output;
 mod peer;
+mod pending;
+mod replica;
+mod revocation;
+mod status;
+#[cfg(test)]
+mod tests;
 
 pub use call::{CallId, Proposal, Refusal, Request, Response};
+pub use config::{Boot, Config};
 pub use input::Input;
 pub use output::{AppliedEntry, Output, Published};
 pub use peer::{Lane, PeerMessage};
+pub use replica::Replica;
+pub use status::Status;

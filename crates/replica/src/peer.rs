@@ -14,11 +14,15 @@ pub enum PeerMessage {
     /// Calls of the sender's clients, for the leader. A receiver that does not lead refuses them: nothing is forwarded twice, so
     /// forwarding never loops.
     Forward {
+        /// The sender's process: call numbers start over with each, so an answer to an earlier process must not count.
+        incarnation: u64,
         /// The sender's numbers for them, and what is asked.
         calls: Vec<(CallId, Request)>,
     },
     /// Answers to forwarded calls.
     Answers {
+        /// The process that asked.
+        incarnation: u64,
         /// The receiver's numbers, and the answers.
         answers: Vec<(CallId, Response)>,
     },

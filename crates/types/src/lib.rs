@@ -4,11 +4,13 @@
 
 mod name;
 mod number;
+mod payload;
 mod time;
 
-pub use name::{GroupName, NameError, NodeName, Principal, NAME_BYTES_MAX};
+pub use name::{GroupName, NAME_BYTES_MAX, NameError, NodeName, Principal};
 pub use number::{
-    ClusterEpoch, ClusterId, ConfigEpoch, ContractVersion, DirectiveSeq, FeatureLevel, FencingToken, LogIndex,
-    ReplicaId, RequestId, Revision, SessionId, TenureNumber, Term, TraceId,
+    ClusterEpoch, ClusterId, ConfigEpoch, ContractVersion, DirectiveSeq, FeatureLevel,
+    FencingToken, LogIndex, ReplicaId, RequestId, Revision, SessionId, TenureNumber, Term, TraceId,
 };
+pub use payload::Payload;
 pub use time::{ClusterTime, DriftBound, Time, WallTime};

@@ -117,8 +117,17 @@ mod tests {
     #[test]
     fn names_out_of_bounds_are_refused_and_say_why() {
         assert_eq!(GroupName::new(""), Err(NameError::Empty));
-        assert_eq!(GroupName::new(&"x".repeat(513)), Err(NameError::TooLong { bytes: 513 }));
+        assert_eq!(
+            GroupName::new(&"x".repeat(513)),
+            Err(NameError::TooLong { bytes: 513 })
+        );
         assert!(GroupName::new(&"x".repeat(512)).is_ok());
-        assert_eq!(GroupName::new("a\nb"), Err(NameError::Control { character: '\n', at: 1 }));
+        assert_eq!(
+            GroupName::new("a\nb"),
+            Err(NameError::Control {
+                character: '\n',
+                at: 1
+            })
+        );
     }
 }

@@ -27,20 +27,31 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Self;
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl Sub<Duration> for Time {
     type Output = Self;
     fn sub(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl fmt::Debug for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}s", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
+        write!(
+            f,
+            "{}.{:06}s",
+            self.0 / 1_000_000_000,
+            self.0 / 1_000 % 1_000_000
+        )
     }
 }
 
@@ -74,7 +85,9 @@ impl fmt::Debug for ClusterTime {
 }
 
 /// A proposer's wall clock, in milliseconds since the Unix epoch. For people to read; no rule uses it.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Default, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct WallTime(pub u64);
 
@@ -122,7 +135,10 @@ mod tests {
         for ttl_ms in [100_u64, 101, 999, 3_000, 86_400_000] {
             let ttl = Duration::from_millis(ttl_ms);
             let holder_true = rho.shrink(ttl).as_nanos() as f64 * 1.01; // holder's clock is the slow one
-            assert!(holder_true < rho.stretch(ttl).as_nanos() as f64, "ttl {ttl:?}");
+            assert!(
+                holder_true < rho.stretch(ttl).as_nanos() as f64,
+                "ttl {ttl:?}"
+            );
         }
     }
 
