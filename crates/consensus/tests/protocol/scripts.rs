@@ -1,16 +1,12 @@
 //! Protocol scripts: `scripts/*.txt` hold commands (`> ...`), the output expected of each, and comments that tell the story.
 //! `UPDATE_EXPECT=1` writes the output found into them.
 
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/print.rs"]
-mod print;
-
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cluster::{Cluster, Disk, Word, configuration};
+use crate::cluster::{Cluster, Disk, Word, configuration, settings};
+use crate::print;
 use quorate_consensus::{Body, Output};
 use quorate_types::{LogIndex, ReplicaId, Term};
 
@@ -169,7 +165,7 @@ impl World {
             "connect" => {
                 let peer = ReplicaId(number(1));
                 cluster.step(first, |core, now, out| {
-                    core.on_peer_connected(now, peer, out)
+                    core.on_peer_connected(now, peer, out);
                 });
             }
             "crash" => cluster.crash(first, 0),
@@ -184,7 +180,7 @@ impl World {
                     granted: true,
                 };
                 cluster.step(to, |core, now, out| {
-                    core.on_message(now, from, message, out)
+                    core.on_message(now, from, message, out);
                 });
             }
             "status" => text.push_str(&status(cluster)),
@@ -234,7 +230,7 @@ fn start(words: &[&str]) -> Cluster {
         }
     }
     let initial = configuration(&lists[0], is_joint.then_some(&lists[1]), &lists[2]);
-    let mut settings = cluster::settings(1);
+    let mut settings = settings(1);
     settings.append_bytes_max = append_bytes_max.unwrap_or(settings.append_bytes_max);
     Cluster::new(initial, settings)
 }

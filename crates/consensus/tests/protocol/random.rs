@@ -1,12 +1,9 @@
 //! Replicas under random faults: messages lost, repeated and reordered, disks slow, crashes that lose what was not synced.
 //! After each phase of faults a healed one must make progress. `SEED=n` runs one seed.
 
-#[path = "support/cluster.rs"]
-mod cluster;
-
 use std::collections::BTreeMap;
 
-use cluster::{Cluster, Word, configuration, settings};
+use crate::cluster::{Cluster, Word, configuration, settings};
 use quorate_consensus::{Entry, Output, Role, RoundId};
 use quorate_types::{LogIndex, ReplicaId, Term, Time};
 
@@ -22,7 +19,7 @@ fn random_faults_break_no_guarantee() {
     let mut total = Tally::default();
     for seed in seeds {
         // Printed by the harness only if an assertion fails.
-        println!("seed {seed}: SEED={seed} cargo test -p quorate-consensus --test random");
+        println!("seed {seed}: SEED={seed} cargo test -p quorate-consensus random_faults");
         let mut run = Run::new(seed);
         run.faults(STEPS);
         run.heal();
@@ -267,7 +264,7 @@ impl Run {
                     }
                 }
                 Output::Persist(write) => {
-                    self.tally.truncations += u64::from(write.truncate_from.is_some())
+                    self.tally.truncations += u64::from(write.truncate_from.is_some());
                 }
                 Output::WriteSnapshotChunk { .. } => self.tally.snapshots += 1,
                 _ => {}
@@ -360,7 +357,8 @@ impl Run {
         while self.cluster.now < end {
             self.cluster.settle();
             self.check();
-            let done = |replica: &cluster::Replica| replica.applied.len() == self.committed.len();
+            let done =
+                |replica: &crate::cluster::Replica| replica.applied.len() == self.committed.len();
             if self.committed.len() >= goal && self.cluster.replicas.values().all(done) {
                 self.check_logs_match();
                 return;

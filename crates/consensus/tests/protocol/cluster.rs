@@ -311,7 +311,7 @@ impl Cluster {
                 let next = replica.arriving.len() as u64;
                 if next < total {
                     self.step(id, |core, now, out| {
-                        core.on_snapshot_chunk_written(now, &meta, next, out)
+                        core.on_snapshot_chunk_written(now, &meta, next, out);
                     });
                 } else {
                     self.install(id, from, &meta);
@@ -371,7 +371,7 @@ impl Cluster {
             return false;
         }
         self.step(to, |core, now, out| {
-            core.on_message(now, from, message, out)
+            core.on_message(now, from, message, out);
         });
         true
     }
@@ -390,7 +390,7 @@ impl Cluster {
         replica.disk.image = replica.applied[..usize::try_from(index.0).unwrap()].to_vec();
         replica.disk.snapshot = meta.clone();
         self.step(id, |core, now, out| {
-            core.on_snapshot_saved(now, meta, retain, out)
+            core.on_snapshot_saved(now, meta, retain, out);
         });
     }
 
