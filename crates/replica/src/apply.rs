@@ -78,7 +78,7 @@ impl Replica {
         let mut trace = TraceId::default();
         match &entry.body {
             Body::OwnTerm | Body::Configuration(_) => {
-                self.state.note_applied(entry.index, entry.term)
+                self.state.note_applied(entry.index, entry.term);
             }
             Body::Command(envelope) => {
                 trace = envelope.trace;

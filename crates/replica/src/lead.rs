@@ -77,7 +77,7 @@ impl Serving {
                     .opened(*session, Duration::from_millis(*ttl_ms), now);
             }
             Event::SessionRevoked { session } | Event::SessionEnded { session, .. } => {
-                self.leases.ended(*session)
+                self.leases.ended(*session);
             }
             _ => {}
         }

@@ -11,6 +11,10 @@ use crate::peer::PeerMessage;
 
 /// An order to the shell.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a step gives few outputs, each is moved once, and boxing would allocate for most"
+)]
 pub enum Output {
     /// Make this durable, then give [`Input::Persisted`](crate::Input::Persisted).
     Persist(Write<Envelope>),

@@ -77,7 +77,7 @@ impl Replica {
         match input {
             Input::Tick => self.consensus.on_tick(now, &mut orders),
             Input::PeerConnected { peer } => {
-                self.consensus.on_peer_connected(now, peer, &mut orders)
+                self.consensus.on_peer_connected(now, peer, &mut orders);
             }
             Input::Peer { from, message } => self.on_peer(now, from, message, &mut orders, out),
             Input::Calls(calls) => {
@@ -91,10 +91,10 @@ impl Replica {
                     .on_snapshot_chunk_written(now, &meta, next, &mut orders);
             }
             Input::SnapshotArrived { meta, state } => {
-                self.on_snapshot_arrived(now, meta, *state, &mut orders, out)
+                self.on_snapshot_arrived(now, meta, *state, &mut orders, out);
             }
             Input::SnapshotBroken { meta } => {
-                self.consensus.on_snapshot_failed(now, &meta, &mut orders)
+                self.consensus.on_snapshot_failed(now, &meta, &mut orders);
             }
             Input::SnapshotSaved { meta } => self.on_snapshot_saved(now, meta, &mut orders),
             Input::HandOver => {
@@ -158,7 +158,7 @@ impl Replica {
             Order::Committed { through } => self.apply_through(now, through, out),
             Order::Confirmed { round } => self.on_confirmed(round, out),
             Order::RoleChanged { role, term, leader } => {
-                self.on_role_changed(now, role, term, leader, out)
+                self.on_role_changed(now, role, term, leader, out);
             }
             Order::SendSnapshotChunk {
                 to,
@@ -202,7 +202,7 @@ impl Replica {
     ) {
         match message {
             PeerMessage::Consensus(message) => {
-                self.consensus.on_message(now, from, message, orders)
+                self.consensus.on_message(now, from, message, orders);
             }
             PeerMessage::Forward { incarnation, calls } => {
                 for (call, request) in calls {
