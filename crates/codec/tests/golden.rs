@@ -2,6 +2,8 @@
 //!
 //! A format change makes a new file beside the old one; the old one keeps decoding. `UPDATE_EXPECT=1` writes missing files only.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -76,7 +76,7 @@ impl Cluster {
             for output in out {
                 match output {
                     Output::Persist(write) => {
-                        inputs.push_back(Input::Persisted { through: write.seq })
+                        inputs.push_back(Input::Persisted { through: write.seq });
                     }
                     // Everything here is durable as soon as it is ordered.
                     Output::Send { to, message } | Output::SendAfterPersist { to, message, .. } => {
@@ -94,7 +94,7 @@ impl Cluster {
                         self.events.extend(events.map(|event| (id, event)));
                     }
                     Output::SaveSnapshot { meta, .. } => {
-                        inputs.push_back(Input::SnapshotSaved { meta })
+                        inputs.push_back(Input::SnapshotSaved { meta });
                     }
                     Output::RoleChanged { .. } => {}
                     other => panic!("unexpected {other:?}"),
