@@ -63,3 +63,56 @@ impl History {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{ConfigEpoch, Term};
+
+    use super::*;
+
+    fn configuration(epoch: u64) -> Configuration {
+        Configuration {
+            epoch: ConfigEpoch(epoch),
+            ..Configuration::default()
+        }
+    }
+
+    fn history() -> History {
+        let mut history = History::new(LogIndex(2), configuration(1));
+        let entry = |index: u64, epoch: u64| Entry::<()> {
+            index: LogIndex(index),
+            term: Term(1),
+            body: Body::Configuration(configuration(epoch)),
+        };
+        history.note_appended(&[entry(4, 2), entry(7, 3)]);
+        history
+    }
+
+    #[test]
+    fn a_configuration_is_in_force_from_its_entry_on() {
+        let epochs: Vec<u64> = (2..=8)
+            .map(|index| history().at(LogIndex(index)).epoch.0)
+            .collect();
+        assert_eq!(epochs, [1, 1, 2, 2, 2, 3, 3]);
+        assert_eq!(history().newest().epoch, ConfigEpoch(3));
+    }
+
+    #[test]
+    fn a_truncation_brings_the_earlier_configuration_back() {
+        let mut history = history();
+        history.note_truncated(LogIndex(7));
+        assert_eq!(history.newest().epoch, ConfigEpoch(2));
+        history.note_truncated(LogIndex(3));
+        assert_eq!(history.newest().epoch, ConfigEpoch(1));
+    }
+
+    #[test]
+    fn compaction_keeps_the_configuration_in_force() {
+        let mut history = history();
+        history.note_compacted(LogIndex(5));
+        assert_eq!(history.at(LogIndex(5)).epoch, ConfigEpoch(2));
+        history.note_compacted(LogIndex(9));
+        assert_eq!(history.newest().epoch, ConfigEpoch(3));
+        history.check_invariants();
+    }
+}

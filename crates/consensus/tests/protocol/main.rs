@@ -5,6 +5,7 @@
 mod cluster;
 mod print;
 
+mod boot;
 mod garbage;
 mod random;
 mod scripts;
