@@ -216,7 +216,9 @@ impl LeaseCore {
         }
         match self.held.get(tenure)?.part {
             Part::Active | Part::Draining => self.valid_until,
-            Part::Polled | Part::Preparing | Part::Revoking | Part::Successor => None,
+            Part::Polled | Part::Answered | Part::Preparing | Part::Revoking | Part::Successor => {
+                None
+            }
         }
     }
 
@@ -536,8 +538,8 @@ impl LeaseCore {
                     successor,
                 });
             }
-            // Announced by `poll`, when it can be believed.
-            Part::Active | Part::Draining => {}
+            // `Answered` asks for nothing; the others are announced by `poll`, when they can be believed.
+            Part::Answered | Part::Active | Part::Draining => {}
             Part::Revoking => self.end_belief(tenure),
             Part::Successor => self.events.push_back(LeaseEvent::CatchUp { tenure }),
         }

@@ -166,6 +166,8 @@ pub enum DirectiveKind {
 pub enum Part {
     /// Asked for its position.
     Polled,
+    /// Asked for its position, and has answered.
+    Answered,
     /// Elected, and getting ready.
     Preparing,
     /// Leads.
