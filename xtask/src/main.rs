@@ -8,6 +8,7 @@ mod arrows;
 mod commands;
 mod links;
 mod manifest;
+mod pages;
 mod sources;
 mod workspace;
 
@@ -79,6 +80,7 @@ fn check() -> anyhow::Result<()> {
         manifest::problems(&root)?,
         sources::problems(&root)?,
         links::problems(&root)?,
+        pages::problems(&root)?,
     ]
     .concat();
     if !problems.is_empty() {
