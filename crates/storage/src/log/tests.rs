@@ -167,6 +167,31 @@ fn either_copy_of_the_newest_batch_may_be_lost_whole() {
 }
 
 #[test]
+fn a_newest_batch_lost_with_every_proof_of_it_is_refused_where_no_crash_could_do_that() {
+    for (batches, filler) in [(1, 0xEE), (5, 0xEE), (5, 0)] {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open(&disk).unwrap();
+        let mut last = 0;
+        for _ in 0..batches {
+            last = log.current.end;
+            put(&mut log, 40).unwrap();
+        }
+        let name = segment::file_name(1);
+        let mut file = disk.open(&name).unwrap();
+        file.write_at(PAGE, &[filler; 2 * 4096]).unwrap();
+        let size = file.size().unwrap();
+        file.write_at(last, &vec![filler; (size - last) as usize])
+            .unwrap();
+        let error = open(&disk).err().expect("not silently truncated");
+        assert!(
+            matches!(&error, StorageError::Rotten { file, .. } if *file == name),
+            "{error}"
+        );
+        assert_eq!(file.size().unwrap(), size, "nothing was changed");
+    }
+}
+
+#[test]
 fn a_missing_segment_refuses_to_open() {
     let disk = SimDisk::new(1);
     sample(&disk, 60);
@@ -298,6 +323,36 @@ fn a_crash_at_any_moment_recovers_alone_and_loses_nothing_acknowledged() {
             .iter()
             .all(|outcome| seen[outcome] > 500),
         "{seen:?}"
+    );
+}
+
+#[test]
+fn what_was_recovered_after_a_killed_process_survives_a_power_cut() {
+    let mut unacknowledged = 0;
+    for seed in 0..500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open(&disk).unwrap();
+        let mut model = ModelLog::default();
+        let mut acknowledged = model.clone();
+        disk.cut_power_after(random.u64(1..40));
+        while log.sync().is_ok() {
+            acknowledged = model.clone();
+            random_operation(&mut log, &mut model, &mut random, 5_000).unwrap();
+        }
+        disk.kill();
+        let found = open(&disk).unwrap().1;
+        unacknowledged += u32::from(!acknowledged.agrees(&found));
+        disk.crash(&mut random);
+        let again = open(&disk).unwrap().1;
+        assert_eq!(
+            again, found,
+            "seed {seed}: what was answered once is durable"
+        );
+    }
+    assert!(
+        unacknowledged > 50,
+        "{unacknowledged} batches in flight were found"
     );
 }
 
