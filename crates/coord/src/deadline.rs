@@ -1,6 +1,7 @@
 //! What happens when cluster time reaches a deadline: polls, preparations, handovers, cool-downs, minimum tenures.
 
 use crate::event::{Cause, Phase};
+use crate::handover::Retry;
 use crate::lifecycle::Context;
 use crate::spec::OverduePolicy;
 use crate::state::{GroupId, State};
@@ -29,7 +30,7 @@ impl State {
             Phase::Polling => self.settle_poll(cx, id, true),
             Phase::Preparing => self.end_tenure(cx, id, Cause::Overdue, None),
             Phase::Draining => match self.by_id(id).spec.handover_overdue {
-                OverduePolicy::Abort => self.stop_drain(cx, id, Cause::Overdue, true),
+                OverduePolicy::Abort => self.stop_drain(cx, id, Cause::Overdue, Retry::Later),
                 OverduePolicy::Revoke => self.revoke_tenure(cx, id, Cause::Overdue),
             },
             Phase::Revoking => unreachable!("the leader waits a revocation out, not cluster time"),

@@ -9,6 +9,7 @@ use crate::command::{GroupKey, SessionKey};
 use crate::elect::missing_label;
 use crate::event::{Cause, Event, Phase};
 use crate::group::{Contender, Group, Pending, PendingKind};
+use crate::handover::Retry;
 use crate::lifecycle::Context;
 use crate::reply::{Outcome, Rejection, Reply};
 use crate::spec::{ContenderSpec, GroupSpec, ProposedConfiguration};
@@ -231,7 +232,7 @@ impl State {
     /// Drops a pending handover, draining or not.
     pub(crate) fn call_off(&mut self, cx: &mut Context<'_>, id: GroupId) {
         if self.by_id(id).phase == Phase::Draining {
-            self.stop_drain(cx, id, Cause::Aborted, false);
+            self.stop_drain(cx, id, Cause::Aborted, Retry::Never);
         } else {
             self.edit(id, |group| group.pending = None);
             cx.changed = true;

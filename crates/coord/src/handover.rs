@@ -9,6 +9,17 @@ use crate::group::{Criterion, Group, Pending, PendingKind, Successor};
 use crate::lifecycle::Context;
 use crate::state::{GroupId, State};
 
+/// Whether a wish to change hands outlives a handover that was called off.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Retry {
+    /// It does not.
+    Never,
+    /// A node's drain and a withdrawal do, and are tried again after a pause.
+    Later,
+    /// An ordered transfer does too, and all are tried again as soon as somebody can follow.
+    WhenPossible,
+}
+
 /// Shortest pause before a handover that failed is tried again, in milliseconds.
 const RETRY_MS_MIN: u64 = 1_000;
 
@@ -144,7 +155,7 @@ impl State {
                 self.direct(cx, bid.session, &key, DirectiveKind::CatchUp);
             }
             None if group.holder_withdraws() => self.replace_successor(cx, id, None),
-            None => self.stop_drain(cx, id, Cause::Aborted, true),
+            None => self.stop_drain(cx, id, Cause::Aborted, Retry::WhenPossible),
         }
     }
 
@@ -168,13 +179,13 @@ impl State {
         }
     }
 
-    /// Calls a handover off: the holder goes on under the same tenure. `retries`: whether a wish that outlives one attempt is kept.
+    /// Calls a handover off: the holder goes on under the same tenure.
     pub(crate) fn stop_drain(
         &mut self,
         cx: &mut Context<'_>,
         id: GroupId,
         cause: Cause,
-        retries: bool,
+        retry: Retry,
     ) {
         let now = self.cluster_time;
         let (tenure, key) = self.tenure_of(id);
@@ -196,14 +207,18 @@ impl State {
                 .expect("a draining group has a tenure");
             tenure.deadline = None;
             tenure.successor = None;
-            // Without a successor left, even an ordered transfer waits for one; a failed attempt ends it.
-            let keeps = |kind| match kind {
-                PendingKind::NodeDrain | PendingKind::Withdrawal => retries,
-                PendingKind::Transfer => retries && cause == Cause::Aborted,
+            let is_kept = |kind| match kind {
+                PendingKind::NodeDrain | PendingKind::Withdrawal => retry != Retry::Never,
+                PendingKind::Transfer => retry == Retry::WhenPossible,
                 PendingKind::Spread => false,
             };
+            let pause = if retry == Retry::WhenPossible {
+                0
+            } else {
+                pause
+            };
             match &mut group.pending {
-                Some(pending) if keeps(pending.kind) => pending.not_before = now.plus_ms(pause),
+                Some(pending) if is_kept(pending.kind) => pending.not_before = now.plus_ms(pause),
                 pending => *pending = None,
             }
         });

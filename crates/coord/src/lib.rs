@@ -32,6 +32,9 @@ mod image;
 mod size;
 mod standing;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::{
     Command, Envelope, GroupKey, NodeAdmission, Report, RequestKey, SessionKey, TenureKey,
     TransferMode,

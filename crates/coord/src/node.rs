@@ -112,7 +112,7 @@ impl State {
         match (phase, mode) {
             (Phase::Polling | Phase::Preparing, _) => self.end_tenure(cx, id, Cause::Ordered, None),
             (Phase::Active | Phase::Draining, TransferMode::Force) => {
-                self.revoke_tenure(cx, id, Cause::Ordered)
+                self.revoke_tenure(cx, id, Cause::Ordered);
             }
             // Settling chooses anew, and finds the one named.
             (Phase::Draining, TransferMode::Handover)

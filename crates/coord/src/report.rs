@@ -3,6 +3,7 @@
 use crate::command::{Report, SessionKey, TenureKey};
 use crate::event::{Cause, Phase};
 use crate::group::Group;
+use crate::handover::Retry;
 use crate::lifecycle::{Context, strike};
 use crate::reply::{Outcome, Rejection};
 use crate::spec::Position;
@@ -89,16 +90,8 @@ impl State {
             }
             Report::Released { .. } => Err(wrong_phase(group, "only the holder can release")),
             Report::Declined if is_holder && group.phase == Phase::Draining => {
-                self.stop_drain(cx, id, Cause::Aborted, true);
-                // The holder's refusal is an answer to a transfer: it is not asked again.
-                if self
-                    .by_id(id)
-                    .pending
-                    .as_ref()
-                    .is_some_and(|p| p.kind == crate::group::PendingKind::Transfer)
-                {
-                    self.edit(id, |group| group.pending = None);
-                }
+                // The refusal answers a transfer: it is not asked again.
+                self.stop_drain(cx, id, Cause::Aborted, Retry::Later);
                 Ok(())
             }
             Report::Declined => Err(wrong_phase(

@@ -244,7 +244,7 @@ impl State {
             match self.by_id(*group).phase {
                 Phase::Preparing => self.end_tenure(cx, *group, Cause::SessionRevoked, None),
                 Phase::Active | Phase::Draining => {
-                    self.revoke_tenure(cx, *group, Cause::SessionRevoked)
+                    self.revoke_tenure(cx, *group, Cause::SessionRevoked);
                 }
                 Phase::Revoking => {}
                 Phase::Vacant | Phase::Polling => unreachable!("a group held has a holder"),

@@ -16,7 +16,11 @@ impl ProposedConfiguration {
     /// Roughly its encoded size in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.endpoints.iter().map(|endpoint| endpoint.len() + 2).sum::<usize>() + pairs_bytes(self.metadata.iter())
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.len() + 2)
+            .sum::<usize>()
+            + pairs_bytes(self.metadata.iter())
     }
 }
 
@@ -24,7 +28,9 @@ impl GroupSpec {
     /// Roughly its encoded size in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        FIXED_BYTES + pairs_bytes(self.require.iter()) + pairs_bytes(self.prefer.iter().map(|(key, value)| (key, value)))
+        FIXED_BYTES
+            + pairs_bytes(self.require.iter())
+            + pairs_bytes(self.prefer.iter().map(|(key, value)| (key, value)))
     }
 }
 
@@ -44,33 +50,48 @@ impl NodeSpec {
     }
 }
 
-impl Payload for Envelope {
-    fn size_bytes(&self) -> usize {
-        let command = match &self.command {
+impl Command {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
             Command::OpenSession { node, .. } => node.as_ref().map_or(0, NodeSpec::size_bytes),
-            Command::CreateGroups { groups } => {
-                groups.iter().map(|(name, spec)| name.as_str().len() + spec.size_bytes()).sum()
-            }
+            Command::CreateGroups { groups } => groups
+                .iter()
+                .map(|(name, spec)| name.as_str().len() + spec.size_bytes())
+                .sum(),
             Command::UpdateGroup { group, spec, .. } => group.as_str().len() + spec.size_bytes(),
-            Command::Contend { groups, .. } => {
-                groups.iter().map(|(name, spec)| name.as_str().len() + spec.size_bytes()).sum()
+            Command::Contend { groups, .. } => groups
+                .iter()
+                .map(|(name, spec)| name.as_str().len() + spec.size_bytes())
+                .sum(),
+            Command::Withdraw { groups, .. } => {
+                groups.iter().map(|name| name.as_str().len() + 2).sum()
             }
-            Command::Withdraw { groups, .. } => groups.iter().map(|name| name.as_str().len() + 2).sum(),
-            Command::Report { reports, .. } => {
-                reports.iter().map(|(tenure, _)| tenure.group.name.as_str().len() + FIXED_BYTES).sum()
-            }
-            Command::VacateTenures { tenures, .. } => {
-                tenures.iter().map(|tenure| tenure.group.name.as_str().len() + FIXED_BYTES).sum()
-            }
+            Command::Report { reports, .. } => reports
+                .iter()
+                .map(|(tenure, _)| tenure.group.name.as_str().len() + FIXED_BYTES)
+                .sum(),
+            Command::VacateTenures { tenures, .. } => tenures
+                .iter()
+                .map(|tenure| tenure.group.name.as_str().len() + FIXED_BYTES)
+                .sum(),
             Command::ExpireSessions { sessions, .. } => sessions.len() * 20,
-            Command::DeleteGroup { group, .. } | Command::AbortTransfer { group } => group.as_str().len(),
+            Command::DeleteGroup { group, .. } | Command::AbortTransfer { group } => {
+                group.as_str().len()
+            }
             Command::Transfer { group, to, .. } => {
                 group.as_str().len() + to.as_ref().map_or(0, |node| node.as_str().len())
             }
             Command::AdmitNode { node, .. } => node.as_str().len(),
             Command::Rebalance { prefix, .. } => prefix.len(),
             Command::CloseSession { .. } | Command::RevokeSession { .. } | Command::Advance => 0,
-        };
-        2 * FIXED_BYTES + self.principal.as_str().len() + command
+        }
+    }
+}
+
+impl Payload for Envelope {
+    fn size_bytes(&self) -> usize {
+        2 * FIXED_BYTES + self.principal.as_str().len() + self.command.size_bytes()
     }
 }

@@ -264,6 +264,27 @@ impl State {
             .map(|(_, id)| self.by_id(*id))
     }
 
+    /// The groups whose names start so and that come after a name, by name: a page without reading those before it.
+    pub fn groups_after<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a GroupName>,
+    ) -> impl Iterator<Item = &'a Group> {
+        use std::ops::Bound;
+        let start = GroupName::new(prefix).ok();
+        let bound = match (after, start.as_ref()) {
+            (Some(after), Some(start)) if after < start => Bound::Included(start.clone()),
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Some(start)) => Bound::Included(start.clone()),
+            (None, None) => Bound::Unbounded,
+        };
+        self.derived
+            .names
+            .range((bound, Bound::Unbounded))
+            .take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .map(|(_, id)| self.by_id(*id))
+    }
+
     /// How many groups there are.
     #[must_use]
     pub fn group_count(&self) -> usize {

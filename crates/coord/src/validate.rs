@@ -1,7 +1,5 @@
 //! Bounds of what users give: checked before anything changes, so that a refusal has no partial effect.
 
-use std::collections::BTreeMap;
-
 use crate::contract::CONTRACT_VERSIONS;
 use crate::reply::Rejection;
 use crate::spec::{
@@ -13,10 +11,8 @@ use crate::spec::{
 pub const DEADLINE_MS_MAX: u64 = 86_400_000;
 /// Most preferred labels of a group.
 pub const PREFER_MAX: usize = 32;
-/// Bytes that each entry of a list or map is taken to cost beside its text.
-const ENTRY_BYTES: usize = 8;
 
-fn within<T: PartialOrd + std::fmt::Display>(
+fn within<T: Copy + PartialOrd + std::fmt::Display>(
     what: &str,
     found: T,
     min: T,
@@ -30,12 +26,6 @@ fn within<T: PartialOrd + std::fmt::Display>(
         found: found.to_string(),
         allowed: format!("{min} to {max}"),
     })
-}
-
-fn map_bytes(map: &BTreeMap<String, String>) -> usize {
-    map.iter()
-        .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
-        .sum()
 }
 
 fn spec_bytes(what: &str, bytes: usize) -> Result<(), Rejection> {
@@ -57,10 +47,7 @@ pub(crate) fn batch(what: &str, count: usize) -> Result<(), Rejection> {
 
 pub(crate) fn node(spec: &NodeSpec) -> Result<(), Rejection> {
     within("the node's weight", spec.weight, 1, u32::MAX)?;
-    spec_bytes(
-        "the size of the node's spec in bytes",
-        spec.name.as_str().len() + map_bytes(&spec.labels),
-    )?;
+    spec_bytes("the size of the node's spec in bytes", spec.size_bytes())?;
     let (min, max) = (spec.contract_min.0, spec.contract_max.0);
     if min > max || min > *CONTRACT_VERSIONS.end() || max < *CONTRACT_VERSIONS.start() {
         return Err(Rejection::ContractMismatch {
@@ -124,24 +111,10 @@ pub(crate) fn group(spec: &GroupSpec) -> Result<(), Rejection> {
             u32::MAX,
         )?;
     }
-    let preferred: usize = spec
-        .prefer
-        .iter()
-        .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
-        .sum();
-    spec_bytes(
-        "the size of the group's spec in bytes",
-        map_bytes(&spec.require) + preferred,
-    )
+    spec_bytes("the size of the group's spec in bytes", spec.size_bytes())
 }
 
 pub(crate) fn contender(spec: &ContenderSpec) -> Result<(), Rejection> {
-    let endpoints: usize = spec
-        .configuration
-        .endpoints
-        .iter()
-        .map(|e| e.len() + ENTRY_BYTES)
-        .sum();
-    let bytes = endpoints + map_bytes(&spec.configuration.metadata);
+    let bytes = spec.size_bytes();
     spec_bytes("the size of the proposed configuration in bytes", bytes)
 }

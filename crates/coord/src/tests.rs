@@ -1,0 +1,9 @@
+//! Tests of the rules, all through one harness that checks every apply.
+
+mod elections;
+mod handovers;
+mod polls;
+mod random;
+mod sessions;
+mod spreading;
+mod world;

@@ -1,0 +1,253 @@
+//! Spreading on join, preemption by priority, rebalancing, and the scale of one apply.
+
+use super::world::{World, done, group, node_spec, plain};
+use crate::*;
+
+fn spreading() -> GroupSpec {
+    GroupSpec {
+        spread: true,
+        minimum_tenure_ms: 5_000,
+        ..plain()
+    }
+}
+
+fn many(w: &mut World, count: usize, spec: &GroupSpec) -> Vec<quorate_types::GroupName> {
+    let names: Vec<_> = (0..count)
+        .map(|g| group(&format!("orders/{g:06}")))
+        .collect();
+    for names in names.chunks(BATCH_MAX) {
+        let groups = names
+            .iter()
+            .map(|name| (name.clone(), spec.clone()))
+            .collect();
+        done(&w.apply(Command::CreateGroups { groups }));
+    }
+    names
+}
+
+fn contend_all(w: &mut World, session: SessionKey, names: &[quorate_types::GroupName]) {
+    for names in names.chunks(BATCH_MAX) {
+        let groups = names
+            .iter()
+            .map(|name| (name.clone(), ContenderSpec::default()))
+            .collect();
+        done(&w.apply(Command::Contend { session, groups }));
+    }
+}
+
+/// Holders release what they are asked to hand over, until nothing moves.
+fn let_hand_over(w: &mut World) -> usize {
+    let mut moved = 0;
+    loop {
+        let draining: Vec<_> = w
+            .state
+            .groups()
+            .filter(|g| g.phase == Phase::Draining)
+            .map(|g| (g.holder().unwrap(), g.tenure_key().unwrap()))
+            .collect();
+        if draining.is_empty() {
+            return moved;
+        }
+        assert!(draining.len() <= SPREAD_DRAINS_MAX);
+        for (holder, tenure) in draining {
+            let session = w.state.session(holder).unwrap().key;
+            done(&w.apply(Command::Report {
+                session,
+                reports: vec![(tenure, Report::Released { position: None })],
+            }));
+            moved += 1;
+        }
+        w.catch_up();
+    }
+}
+
+#[test]
+fn six_nodes_and_a_thousand_groups_end_even_and_no_group_moves_twice() {
+    let mut w = World::new();
+    w.checked = false;
+    let names = many(&mut w, 1_000, &spreading());
+    for n in ["a", "b", "c", "d", "e", "f"] {
+        let session = w.open(n);
+        contend_all(&mut w, session, &names);
+        w.advance(100);
+    }
+    assert_eq!(
+        w.load("a"),
+        1_000,
+        "minimum tenure keeps them with the first"
+    );
+    assert_eq!(let_hand_over(&mut w), 0);
+    w.advance(5_000);
+    let moved = let_hand_over(&mut w);
+    for _ in 0..20 {
+        w.advance(5_000);
+        assert_eq!(let_hand_over(&mut w), 0, "nothing moves once it is even");
+    }
+    for n in ["a", "b", "c", "d", "e", "f"] {
+        assert!((150..=183).contains(&w.load(n)), "{n}: {}", w.load(n));
+    }
+    assert!(moved <= 850, "{moved} moves");
+    assert!(
+        w.activations.values().all(|count| *count <= 2),
+        "a group moved twice"
+    );
+    assert_eq!(w.state.next_deadline(), None);
+    w.state.check_invariants();
+}
+
+#[test]
+fn a_dead_nodes_groups_go_to_the_survivors_evenly_in_one_apply() {
+    let mut w = World::new();
+    w.checked = false;
+    let names = many(&mut w, 600, &plain());
+    let sessions = ["a", "b", "c", "d"].map(|n| w.open(n));
+    for s in sessions {
+        contend_all(&mut w, s, &names);
+    }
+    w.expire(&sessions[..1]);
+    for n in ["b", "c", "d"] {
+        assert_eq!(w.load(n), 200, "{n}");
+    }
+    w.state.check_invariants();
+}
+
+#[test]
+fn node_weights_scale_the_share() {
+    let mut w = World::new();
+    w.checked = false;
+    let names = many(
+        &mut w,
+        400,
+        &GroupSpec {
+            minimum_tenure_ms: 0,
+            ..spreading()
+        },
+    );
+    let a = w.open("a");
+    contend_all(&mut w, a, &names);
+    let b = w.open_spec(NodeSpec {
+        weight: 3,
+        ..node_spec("b")
+    });
+    contend_all(&mut w, b, &names);
+    w.catch_up();
+    let_hand_over(&mut w);
+    assert_eq!((w.load("a"), w.load("b")), (100, 300));
+}
+
+#[test]
+fn a_declined_spread_is_not_asked_again_at_once() {
+    let mut w = World::new();
+    w.create(
+        "g",
+        GroupSpec {
+            minimum_tenure_ms: 0,
+            ..spreading()
+        },
+    );
+    w.create(
+        "h",
+        GroupSpec {
+            minimum_tenure_ms: 0,
+            ..spreading()
+        },
+    );
+    let a = w.open("a");
+    for g in ["g", "h"] {
+        w.contend(a, g);
+    }
+    let b = w.open("b");
+    for g in ["g", "h"] {
+        w.contend(b, g);
+    }
+    w.check("g", Phase::Draining, Some(a));
+    w.check("h", Phase::Active, Some(a));
+    w.report_done(a, "g", Report::Declined);
+    w.catch_up();
+    w.check("g", Phase::Active, Some(a));
+    w.check("h", Phase::Draining, Some(a));
+    w.report_done(a, "h", Report::Declined);
+    w.catch_up();
+    w.check("h", Phase::Active, Some(a));
+    w.advance(29_999);
+    w.check("g", Phase::Active, Some(a));
+    w.advance(1);
+    assert!(w.state.groups().any(|g| g.phase == Phase::Draining));
+}
+
+#[test]
+fn a_higher_priority_takes_over_after_the_minimum_tenure_by_handover() {
+    let mut w = World::new();
+    w.create(
+        "g",
+        GroupSpec {
+            spread: false,
+            ..spreading()
+        },
+    );
+    let (a, b) = (w.open("a"), w.open("b"));
+    w.contend(a, "g");
+    w.contend_at(b, "g", 1);
+    w.check("g", Phase::Active, Some(a));
+    assert_eq!(w.state.next_deadline(), Some(w.now.plus_ms(5_000)));
+    w.advance(4_999);
+    w.check("g", Phase::Active, Some(a));
+    w.advance(1);
+    w.check("g", Phase::Draining, Some(a));
+    w.release(a, "g", None);
+    w.check("g", Phase::Active, Some(b));
+    w.advance(100_000);
+    w.check("g", Phase::Active, Some(b));
+}
+
+#[test]
+fn rebalancing_on_demand_moves_no_more_than_asked_and_only_the_prefix() {
+    let mut w = World::new();
+    let (a, b) = (w.open("a"), w.open("b"));
+    for g in 0..20 {
+        let name = format!("{}/{g}", if g % 2 == 0 { "even" } else { "odd" });
+        w.create(&name, plain());
+        w.contend(a, &name);
+        w.contend(b, &name);
+    }
+    let rebalance = |moves_max| Command::Rebalance {
+        prefix: "even/".into(),
+        moves_max,
+    };
+    assert!(matches!(
+        w.apply(rebalance(3)),
+        Ok(Reply::Moving { moves: 3, .. })
+    ));
+    assert!(matches!(
+        w.apply(rebalance(100)),
+        Ok(Reply::Moving { moves: 7, .. })
+    ));
+    assert!(matches!(
+        w.apply(rebalance(100)),
+        Ok(Reply::Moving { moves: 0, .. })
+    ));
+    assert!(
+        w.state
+            .groups_with_prefix("odd/")
+            .all(|g| g.phase == Phase::Active)
+    );
+    let_hand_over(&mut w);
+    assert_eq!((w.load("a"), w.load("b")), (10, 10));
+}
+
+#[test]
+fn a_large_nodes_end_is_one_apply_and_one_revision() {
+    let mut w = World::new();
+    w.checked = false;
+    let names = many(&mut w, 20_000, &plain());
+    let sessions = ["a", "b", "c"].map(|n| w.open(n));
+    for s in sessions {
+        contend_all(&mut w, s, &names);
+    }
+    assert_eq!(w.load("a"), 20_000);
+    let before = w.revision();
+    w.expire(&sessions[..1]);
+    assert_eq!(w.revision(), before.next());
+    assert_eq!((w.load("b"), w.load("c")), (10_000, 10_000));
+    w.state.check_invariants();
+}
