@@ -9,7 +9,7 @@ use quorate_types::{ClusterTime, GroupName, NodeName, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::NodeAdmission;
-use crate::group::{Contender, Criterion, Group, PendingKind};
+use crate::group::{Contender, Criterion, Group};
 use crate::state::{Node, State};
 
 /// Why a contender is not elected.
@@ -188,8 +188,7 @@ impl State {
         let node = self.admit(group, session, contender)?;
         let name = &node.spec.name;
         let pending = group.pending.as_ref();
-        let ordered =
-            pending.is_some_and(|p| p.kind == PendingKind::Transfer && p.to.as_ref() == Some(name));
+        let ordered = pending.is_some_and(|p| p.to.as_ref() == Some(name));
         let held_last = group.holder_last.as_ref() == Some(name);
         if let Some(cooldown) = group.cooldown(name).filter(|c| c.until > self.cluster_time) {
             // An order that names the node overrides its cool-down; so does having held last, or the group might stay without

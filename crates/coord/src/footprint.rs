@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use quorate_types::{ClusterTime, NodeName, SessionId};
 
 use crate::event::Phase;
@@ -170,6 +170,11 @@ impl State {
                 seat.contending.remove(&id);
             }
         });
+    }
+
+    /// Notes that a session stands nowhere any more.
+    pub(crate) fn stand_nowhere(&mut self, session: SessionId) {
+        self.seat(session, |seat| seat.contending = OrdSet::new());
     }
 
     fn count(&mut self, id: GroupId, footprint: &Footprint, sign: Sign) {

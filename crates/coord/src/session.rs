@@ -187,6 +187,8 @@ impl State {
     }
 
     fn vacate_seat(&mut self, cx: &mut Context<'_>, session: SessionId, seat: &Seat, cause: Cause) {
+        // The index of where it stands goes as a whole: cheaper than group by group, and a node may stand in all.
+        self.stand_nowhere(session);
         for id in &seat.held {
             self.end_tenure(cx, *id, cause, None);
         }
@@ -200,7 +202,7 @@ impl State {
                 .get(id)
                 .is_some_and(|group| group.contenders.contains_key(&session))
             {
-                self.drop_contender(*id, session);
+                self.edit(*id, |group| group.contenders.remove(&session));
             }
         }
         cx.changed |= !seat.contending.is_empty();

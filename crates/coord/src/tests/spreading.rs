@@ -251,3 +251,32 @@ fn a_large_nodes_end_is_one_apply_and_one_revision() {
     assert_eq!((w.load("b"), w.load("c")), (10_000, 10_000));
     w.state.check_invariants();
 }
+#[test]
+fn flapping_priorities_and_loads_move_a_group_no_more_often_than_its_minimum_tenure() {
+    let mut w = World::new();
+    let spec = GroupSpec {
+        minimum_tenure_ms: 1_000,
+        ..spreading()
+    };
+    w.create("g", spec.clone());
+    w.create("h", spec);
+    let sessions = ["a", "b"].map(|n| w.open(n));
+    let started = w.now;
+    for step in 0..200 {
+        for (at, session) in sessions.into_iter().enumerate() {
+            for name in ["g", "h"] {
+                w.contend_at(session, name, i32::from((step + at) % 2 == 0));
+            }
+        }
+        w.advance(77);
+        let_hand_over(&mut w);
+    }
+    let most = w.now.ms_since(started) / 1_000 + 1;
+    for (name, count) in &w.activations {
+        assert!(
+            u64::from(*count) <= most,
+            "{name:?} changed hands {count} times, {most} allowed"
+        );
+        assert!(*count > 3, "{name:?} never followed the priorities");
+    }
+}
