@@ -211,15 +211,27 @@ impl LeaseCore {
     /// Until when the tenure is believed unless something ends it earlier; none where it is not this session's to lead.
     #[must_use]
     pub fn believed_until(&self, tenure: &TenureId) -> Option<Time> {
-        if self.gone.is_some() || self.ended.contains(tenure) {
-            return None;
+        if self.leads(tenure) {
+            self.valid_until
+        } else {
+            None
         }
-        match self.held.get(tenure)?.part {
-            Part::Active | Part::Draining => self.valid_until,
-            Part::Polled | Part::Answered | Part::Preparing | Part::Revoking | Part::Successor => {
-                None
-            }
-        }
+    }
+
+    /// Whether the tenure's last directive lets this session lead, and nothing ended its belief. It may be acted on
+    /// only while the session is confirmed too: [`check`](Self::check).
+    #[must_use]
+    pub fn leads(&self, tenure: &TenureId) -> bool {
+        let part = self.held.get(tenure).map(|held| held.part);
+        matches!(part, Some(Part::Active | Part::Draining))
+            && self.gone.is_none()
+            && !self.ended.contains(tenure)
+    }
+
+    /// Whether this session takes part in the tenure.
+    #[must_use]
+    pub fn takes_part(&self, tenure: &TenureId) -> bool {
+        self.held.contains_key(tenure)
     }
 
     /// Until when the session is confirmed; none before the first answer, and when it is gone.
