@@ -225,6 +225,10 @@ async fn metrics(State(web): State<Web>) -> Response {
         web.api.metrics.set_groups(name, count);
     }
     web.api.metrics.set_sessions(version.state.session_count());
+    if let Ok(Some(status)) = timeout(READY_TIMEOUT, web.api.calls.status()).await {
+        web.api.metrics.expiry_lag_seconds.set(status.expiry_lag.unwrap_or_default().as_secs_f64());
+        web.api.metrics.waiting_calls.set(status.calls as f64);
+    }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, web.api.metrics.render()).into_response()
 }

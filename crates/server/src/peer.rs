@@ -58,9 +58,4 @@ impl Peers {
     pub(crate) fn links(&self) -> impl Iterator<Item = (ReplicaId, Lane, &Arc<Link>)> {
         self.links.iter().flat_map(|(peer, lanes)| lanes.iter().map(|(lane, link)| (*peer, *lane, link)))
     }
-
-    /// Whether the vital lane to a peer is connected.
-    pub(crate) fn is_connected(&self, peer: ReplicaId) -> bool {
-        self.links.get(&peer).is_some_and(|lanes| lanes[&Lane::Vital].is_open())
-    }
 }

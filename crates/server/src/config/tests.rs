@@ -30,7 +30,7 @@ fn the_cluster_id_depends_on_members_and_token_and_never_changes() {
     assert_ne!(base.cluster_id(), other_member.cluster_id());
     assert_ne!(base.cluster_id(), other_token.cluster_id());
     // Golden: data directories hold this value.
-    assert_eq!(base.cluster_id().to_string(), "GOLDEN");
+    assert_eq!(base.cluster_id().to_string(), "6ed9a2218dab6773");
 }
 
 #[test]

@@ -49,10 +49,6 @@ impl Link {
         self.queue.lock().expect("no holder of this lock panics")
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.lock().open
-    }
-
     /// Queues a message.
     pub(super) fn push(&self, message: PeerMessage) {
         let mut queue = self.lock();
