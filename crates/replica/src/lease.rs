@@ -103,6 +103,18 @@ impl Leases {
         }
     }
 
+    /// How long the most overdue session is past its deadline: its end is appended, or about to be.
+    pub(crate) fn overdue(&self, now: Time) -> Duration {
+        let waiting = self.by_deadline.first().map(|(deadline, _)| *deadline);
+        let ending = self
+            .ending
+            .iter()
+            .filter_map(|session| self.leases.get(session))
+            .map(|lease| lease.deadline);
+        let oldest = waiting.into_iter().chain(ending).min();
+        oldest.map_or(Duration::ZERO, |deadline| now.since(deadline))
+    }
+
     /// Whether keep-alives of this session may be answered.
     pub(crate) fn is_answerable(&self, session: SessionKey) -> bool {
         self.leases.contains_key(&session) && !self.ending.contains(&session)

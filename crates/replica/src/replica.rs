@@ -33,7 +33,7 @@ pub struct Replica {
     /// The leader last announced by consensus.
     known_leader: Option<ReplicaId>,
     /// When the step before this ran.
-    last_step: Time,
+    pub(crate) last_step: Time,
     /// When the step after it was due.
     due: Time,
 }

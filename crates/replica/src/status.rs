@@ -1,5 +1,7 @@
 //! What operators want to see of one replica.
 
+use std::time::Duration;
+
 use quorate_consensus::{PeerProgress, Role};
 use quorate_types::{LogIndex, ReplicaId, Revision, Term};
 
@@ -26,6 +28,8 @@ pub struct Status {
     pub revision: Revision,
     /// At a serving leader: how many sessions it remembers.
     pub sessions: Option<usize>,
+    /// At a serving leader: how long the most overdue session is past its deadline.
+    pub expiry_lag: Option<Duration>,
     /// Calls that wait here.
     pub calls: usize,
     /// At a leader: how far each peer is.
@@ -48,6 +52,11 @@ impl Status {
                 .as_ref()
                 .and_then(|lead| lead.serving.as_ref())
                 .map(|serving| serving.leases.len()),
+            expiry_lag: replica
+                .lead
+                .as_ref()
+                .and_then(|lead| lead.serving.as_ref())
+                .map(|serving| serving.leases.overdue(replica.last_step)),
             calls: replica.pending.len(),
             progress: replica.consensus.progress(),
         }
