@@ -2,6 +2,7 @@
 
 mod admin;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -83,7 +84,9 @@ impl Client {
     ) -> Result<Self, Error> {
         let client = Self::lazy(endpoints, options)?;
         client
-            .read("connect", async |api, timeout| api.status(timeout).await)
+            .read("connect", |api, timeout| async move {
+                api.status(timeout).await
+            })
             .await?;
         Ok(client)
     }
@@ -92,6 +95,9 @@ impl Client {
     ///
     /// # Errors
     /// `Invalid`: an endpoint or certificate cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn lazy<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
         options: ClientOptions,
@@ -160,11 +166,14 @@ impl Client {
     }
 
     /// A read: tried at each server until one answers.
-    async fn read<T>(
+    async fn read<T, Fut>(
         &self,
         what: &str,
-        call: impl AsyncFn(ApiClient, Duration) -> Result<T, ApiError>,
-    ) -> Result<T, Error> {
+        call: impl Fn(ApiClient, Duration) -> Fut,
+    ) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
         // A read has no effect: what may have been "applied" is simply asked again.
         self.attempts(call)
             .await
@@ -181,17 +190,20 @@ impl Client {
     }
 
     /// A change: tried at each server, under one request id, until it is decided. Only the deadline leaves it unknown.
-    async fn change<T>(
+    async fn change<T, Fut>(
         &self,
         what: &str,
-        call: impl AsyncFn(ApiClient, Mutation, Duration) -> Result<T, ApiError>,
-    ) -> Result<T, Error> {
+        call: impl Fn(ApiClient, Mutation, Duration) -> Fut,
+    ) -> Result<T, Error>
+    where
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
         let mutation = Mutation {
             request_id: request_id(),
             contract: CONTRACT,
         };
         let result = self
-            .attempts(async |api, timeout| call(api, mutation, timeout).await)
+            .attempts(|api, timeout| call(api, mutation, timeout))
             .await;
         result.map_err(|(error, maybe_applied)| {
             // A later definite refusal decides the request, since it had the same id; a refusal to try does not.
@@ -205,10 +217,13 @@ impl Client {
     }
 
     /// The last error, and whether any attempt may have been applied.
-    async fn attempts<T>(
+    async fn attempts<T, Fut>(
         &self,
-        call: impl AsyncFn(ApiClient, Duration) -> Result<T, ApiError>,
-    ) -> Result<T, (ApiError, bool)> {
+        call: impl Fn(ApiClient, Duration) -> Fut,
+    ) -> Result<T, (ApiError, bool)>
+    where
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
         let deadline = Instant::now() + self.inner.options.timeout;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         let mut maybe_applied = false;
@@ -398,13 +413,13 @@ mod tests {
         assert_eq!(*error.kind(), ErrorKind::Invalid);
     }
 
-    #[test]
-    fn futures_of_the_client_may_move_between_threads() {
+    #[tokio::test]
+    async fn futures_of_the_client_may_move_between_threads() {
         fn check<T: Send>(_: T) {}
-        let client = Client::lazy(["127.0.0.1:1"], ClientOptions::default());
-        // Building a channel needs a runtime; the types are what is checked.
-        if let Ok(client) = client {
-            check(client.create_groups(Vec::new()));
-        }
+        let client = Client::lazy(["127.0.0.1:1"], ClientOptions::default()).unwrap();
+        check(client.create_groups(Vec::new()));
+        check(client.list_all_groups(""));
+        check(client.status_of_all(Duration::ZERO));
+        check(client.open_session(crate::SessionOptions::default()));
     }
 }

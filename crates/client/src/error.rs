@@ -4,7 +4,6 @@ use quorate_types::NodeName;
 use quorate_wire::api::{ApiError, ApiErrorKind, TenureId};
 
 use crate::fence::FenceError;
-use crate::lease::LostCause;
 
 /// What to do about an [`Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +68,6 @@ impl Error {
             what,
             api: Some(error),
         }
-    }
-
-    pub(crate) fn session_lost(what: &str, cause: LostCause) -> Self {
-        Self::new(
-            ErrorKind::SessionLost,
-            format!("{what}: the session is over ({cause:?})"),
-        )
     }
 
     pub(crate) fn not_leader(tenure: &TenureId) -> Self {

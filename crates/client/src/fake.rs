@@ -21,7 +21,7 @@ impl Conn {
         self.up.next().await.and_then(Result::ok)
     }
 
-    pub(crate) async fn send(&self, down: NodeDown) {
+    pub(crate) async fn send(&mut self, down: NodeDown) {
         self.down.send(Ok(down)).await.expect("the client listens");
     }
 }

@@ -230,7 +230,7 @@ impl Session {
             bytes = bytes.saturating_add(size);
             match batches.last_mut() {
                 Some(batch) if bytes <= CONTEND_BYTES_MAX && batch.len() < CONTEND_MAX => {
-                    batch.push((group, spec))
+                    batch.push((group, spec));
                 }
                 _ => {
                     bytes = size;

@@ -23,15 +23,12 @@ impl Client {
             [(name, _)] => format!("create group {name:?}"),
             _ => format!("create {} groups", groups.len()),
         };
-        self.change(&what, async |api, mutation, timeout| {
-            api.create_groups(
-                CreateGroups {
-                    mutation,
-                    groups: groups.clone(),
-                },
-                timeout,
-            )
-            .await
+        self.change(&what, |api, mutation, timeout| {
+            let request = CreateGroups {
+                mutation,
+                groups: groups.clone(),
+            };
+            async move { api.create_groups(request, timeout).await }
         })
         .await
     }
@@ -49,14 +46,14 @@ impl Client {
     ) -> Result<Done, Error> {
         self.change(
             &format!("update group {group:?}"),
-            async |api, mutation, timeout| {
+            |api, mutation, timeout| {
                 let request = UpdateGroup {
                     mutation,
                     group: group.clone(),
                     spec: spec.clone(),
                     expected,
                 };
-                api.update_group(request, timeout).await
+                async move { api.update_group(request, timeout).await }
             },
         )
         .await
@@ -73,7 +70,7 @@ impl Client {
     ) -> Result<Done, Error> {
         self.change(
             &format!("delete group {group:?}"),
-            async |api, mutation, timeout| {
+            |api, mutation, timeout| async move {
                 api.delete_group(
                     DeleteGroup {
                         mutation,
@@ -105,16 +102,19 @@ impl Client {
         group: &GroupName,
         freshness: Freshness,
     ) -> Result<GroupDetail, Error> {
-        self.read(&format!("read group {group:?}"), async |api, timeout| {
-            api.get_group(
-                GetGroup {
-                    freshness,
-                    group: group.clone(),
-                },
-                timeout,
-            )
-            .await
-        })
+        self.read(
+            &format!("read group {group:?}"),
+            |api, timeout| async move {
+                api.get_group(
+                    GetGroup {
+                        freshness,
+                        group: group.clone(),
+                    },
+                    timeout,
+                )
+                .await
+            },
+        )
         .await
     }
 
@@ -123,8 +123,9 @@ impl Client {
     /// # Errors
     /// `Retry`: nobody answered in time.
     pub async fn list_groups(&self, request: ListGroups) -> Result<GroupPage, Error> {
-        self.read("list groups", async |api, timeout| {
-            api.list_groups(request.clone(), timeout).await
+        self.read("list groups", |api, timeout| {
+            let request = request.clone();
+            async move { api.list_groups(request, timeout).await }
         })
         .await
     }
@@ -165,16 +166,19 @@ impl Client {
     /// `Invalid`: no such group. `Retry`: nobody answered in time.
     pub async fn explain_group(&self, group: &GroupName) -> Result<Explanation, Error> {
         let freshness = Freshness::default();
-        self.read(&format!("explain group {group:?}"), async |api, timeout| {
-            api.explain_group(
-                ExplainGroup {
-                    freshness,
-                    group: group.clone(),
-                },
-                timeout,
-            )
-            .await
-        })
+        self.read(
+            &format!("explain group {group:?}"),
+            |api, timeout| async move {
+                api.explain_group(
+                    ExplainGroup {
+                        freshness,
+                        group: group.clone(),
+                    },
+                    timeout,
+                )
+                .await
+            },
+        )
         .await
     }
 
@@ -190,14 +194,14 @@ impl Client {
     ) -> Result<Done, Error> {
         self.change(
             &format!("transfer group {group:?}"),
-            async |api, mutation, timeout| {
+            |api, mutation, timeout| {
                 let request = TransferGroup {
                     mutation,
                     group: group.clone(),
                     to: to.cloned(),
                     mode,
                 };
-                api.transfer_group(request, timeout).await
+                async move { api.transfer_group(request, timeout).await }
             },
         )
         .await
@@ -210,7 +214,7 @@ impl Client {
     pub async fn abort_transfer(&self, group: &GroupName) -> Result<Done, Error> {
         self.change(
             &format!("abort the transfer of group {group:?}"),
-            async |api, mutation, timeout| {
+            |api, mutation, timeout| async move {
                 api.abort_transfer(
                     AbortTransfer {
                         mutation,
@@ -229,7 +233,7 @@ impl Client {
     /// # Errors
     /// `Unknown`: it may have begun. `Retry`: nobody answered in time.
     pub async fn rebalance(&self, prefix: &str, moves_max: u32) -> Result<Moving, Error> {
-        self.change("rebalance", async |api, mutation, timeout| {
+        self.change("rebalance", |api, mutation, timeout| async move {
             api.rebalance(
                 Rebalance {
                     mutation,
@@ -248,8 +252,9 @@ impl Client {
     /// # Errors
     /// `Retry`: nobody answered in time.
     pub async fn list_nodes(&self) -> Result<NodeList, Error> {
-        self.read("list nodes", async |api, timeout| {
-            api.list_nodes(Freshness::default(), timeout).await
+        self.read("list nodes", |api, timeout| {
+            let request = Freshness::default();
+            async move { api.list_nodes(request, timeout).await }
         })
         .await
     }
@@ -265,7 +270,7 @@ impl Client {
     ) -> Result<Done, Error> {
         self.change(
             &format!("admit node {node:?}"),
-            async |api, mutation, timeout| {
+            |api, mutation, timeout| async move {
                 api.admit_node(
                     AdmitNode {
                         mutation,
@@ -287,9 +292,9 @@ impl Client {
     pub async fn revoke_session(&self, session: SessionId) -> Result<Done, Error> {
         self.change(
             &format!("revoke session {session}"),
-            async |api, mutation, timeout| {
-                api.revoke_session(RevokeSession { mutation, session }, timeout)
-                    .await
+            |api, mutation, timeout| {
+                let request = RevokeSession { mutation, session };
+                async move { api.revoke_session(request, timeout).await }
             },
         )
         .await
@@ -300,7 +305,7 @@ impl Client {
     /// # Errors
     /// `Retry`: nobody answered in time.
     pub async fn status(&self) -> Result<ServerStatus, Error> {
-        self.read("read the status", async |api, timeout| {
+        self.read("read the status", |api, timeout| async move {
             api.status(timeout).await
         })
         .await
@@ -332,10 +337,10 @@ impl Client {
     /// # Errors
     /// `Invalid`: that server cannot lead. `Unknown`: it may have begun.
     pub async fn transfer_leader(&self, to: Option<ReplicaId>) -> Result<(), Error> {
-        self.change(
-            "transfer the backbone's leadership",
-            async |api, _, timeout| api.transfer_leader(TransferLeader { to }, timeout).await,
-        )
+        self.change("transfer the backbone's leadership", |api, _, timeout| {
+            let request = TransferLeader { to };
+            async move { api.transfer_leader(request, timeout).await }
+        })
         .await
     }
 
@@ -344,7 +349,7 @@ impl Client {
     /// # Errors
     /// `Retry`: nobody answered in time.
     pub async fn contract(&self) -> Result<Contract, Error> {
-        self.read("read the contract", async |api, timeout| {
+        self.read("read the contract", |api, timeout| async move {
             api.contract(timeout).await
         })
         .await

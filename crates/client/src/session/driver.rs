@@ -443,7 +443,7 @@ impl Driver {
                 }
             }
             NodeDown::RequestUnknown { request_seq } => {
-                self.requests.again(request_seq, None, Instant::now())
+                self.requests.again(request_seq, None, Instant::now());
             }
             NodeDown::Refused {
                 request_seq: Some(seq),

@@ -129,7 +129,7 @@ impl Shared {
             }
             NodeDown::Directive(Directive { seq, tenure, kind }) => {
                 self.change(Some(tenure), |core| {
-                    core.on_directive(*seq, tenure.clone(), kind.clone())
+                    core.on_directive(*seq, tenure.clone(), kind.clone());
                 });
             }
             NodeDown::Standing {
@@ -137,7 +137,7 @@ impl Shared {
                 tenures,
             } => {
                 self.change(None, |core| {
-                    core.on_standing(*directive_seq, tenures.clone())
+                    core.on_standing(*directive_seq, tenures.clone());
                 });
             }
             NodeDown::SessionGone => self.change(None, LeaseCore::session_gone),

@@ -259,7 +259,7 @@ async fn a_broken_stream_is_resumed_at_the_next_server_under_the_same_tenure() {
 async fn a_missing_directive_makes_it_ask_for_the_full_picture() {
     let mut fake = Fake::start().await;
     let client = client(&[&fake]);
-    let (_session, mut events, conn, leadership) = leading(&mut fake, &client).await;
+    let (_session, mut events, mut conn, leadership) = leading(&mut fake, &client).await;
     conn.send(directive(3, 2, activate())).await;
     let mut again = fake.node().await;
     let Some(NodeUp::Resume { processed, .. }) = again.next().await else {
@@ -282,7 +282,7 @@ async fn a_missing_directive_makes_it_ask_for_the_full_picture() {
 async fn a_session_that_is_gone_loses_everything_and_says_so() {
     let mut fake = Fake::start().await;
     let client = client(&[&fake]);
-    let (session, mut events, conn, leadership) = leading(&mut fake, &client).await;
+    let (session, mut events, mut conn, leadership) = leading(&mut fake, &client).await;
     conn.send(NodeDown::SessionGone).await;
     let Some(SessionEvent::Lost { .. }) = events.next().await else {
         panic!("not lost")
