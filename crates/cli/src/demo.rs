@@ -1,0 +1,76 @@
+//! `quorate demo`: real servers and nodes that elect, fail over and hand over, watched for two leaders at once.
+
+mod cluster;
+mod fleet;
+pub(crate) mod node;
+mod record;
+mod report;
+mod resource;
+mod stage;
+mod steps;
+
+use anyhow::Context as _;
+
+use crate::exit::{Code, Failure};
+use report::Reporter;
+use stage::Stage;
+
+/// Starts three servers and six nodes that stand in 1,000 groups, kills and stops some of them, and checks every
+/// node's record of when it believed that it led.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// How many groups.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    groups: u32,
+    /// How many nodes; at least three: one is killed, one drained, one stopped.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(3..=100))]
+    nodes: u32,
+    /// The nodes' session TTL in milliseconds.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    ttl_ms: u64,
+    /// Stay up afterwards and print the endpoints, until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+    /// Print one JSON object in the end, and progress to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl DemoArgs {
+    pub(crate) async fn run(&self) -> anyhow::Result<u8> {
+        let directory = tempfile::Builder::new().prefix("quorate-demo-").tempdir().context("make a temporary directory")?;
+        let mut reporter = Reporter::new(self.json);
+        // Ctrl-C drops the stage, and with it every process that it started.
+        let outcome = tokio::select! {
+            outcome = self.play(directory.path(), &mut reporter) => outcome,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("listen for Ctrl-C")?;
+                Err(Failure::new(Code::Failed, "interrupted").into())
+            }
+        };
+        outcome.map_err(|error| {
+            // Kept for whoever wants to know why.
+            let kept = directory.keep();
+            let hint = format!("the processes' logs and records are in {}", kept.display());
+            let message = format!("{error:#}");
+            Failure::new(Code::Failed, message).with_hint(hint).into()
+        })
+    }
+
+    async fn play(&self, directory: &std::path::Path, reporter: &mut Reporter) -> anyhow::Result<u8> {
+        let mut stage = Stage::new(directory, self.groups, self.nodes, self.ttl_ms).await?;
+        let played = steps::play(&mut stage, reporter).await;
+        let findings = stage.findings().await;
+        let summary = reporter.summary(self.groups, findings?, stage.stale_writes_fenced(), played.as_ref().err());
+        reporter.print(&summary)?;
+        played?;
+        if !summary.ok {
+            return Err(Failure::new(Code::Failed, "a guarantee was violated").into());
+        }
+        if self.keep {
+            reporter.say(&format!("the servers and nodes stay up until Ctrl-C:\nexport QUORATE_ENDPOINTS={}", stage.endpoints().join(",")));
+            tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
+        }
+        Ok(0)
+    }
+}
