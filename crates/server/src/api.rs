@@ -29,7 +29,7 @@ pub(crate) use convert::group_state;
 use crate::config::{InitialMember, ServerConfig};
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Version};
-use crate::step_thread::Standing;
+use crate::step_thread::RoleView;
 
 /// How long a read may wait for this server to reach a revision or index.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub(crate) struct ApiState {
     pub(crate) ttl_ms_min_safe: u64,
     pub(crate) calls: Calls,
     pub(crate) publisher: Arc<Publisher>,
-    pub(crate) standing: tokio::sync::watch::Receiver<Standing>,
+    pub(crate) role: tokio::sync::watch::Receiver<RoleView>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,
 }
@@ -54,7 +54,9 @@ pub(crate) fn ttl_ms_min_safe(config: &ServerConfig) -> u64 {
     let election = config.timing.heartbeat_interval * 4;
     let failover = config.timing.detection_timeout + config.timing.election_jitter + election;
     let ttl = config.drift.stretch(failover * 3 / 2);
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(quorate_coord::TTL_MS_MIN)
+    u64::try_from(ttl.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(quorate_coord::TTL_MS_MIN)
 }
 
 /// The API of one server.
@@ -88,10 +90,22 @@ impl ApiState {
         command: Command,
     ) -> Result<(Outcome, LogIndex), ApiError> {
         check_contract(contract)?;
-        match self.calls.call(self.proposal(caller.principal.clone(), caller.trace, request, contract, command)).await {
+        match self
+            .calls
+            .call(self.proposal(
+                caller.principal.clone(),
+                caller.trace,
+                request,
+                contract,
+                command,
+            ))
+            .await
+        {
             Response::Applied { outcome, index } => Ok((outcome, index)),
             Response::Refused(refused) => Err(refusal::of(refused)),
-            Response::Unknown => Err(ApiError::unknown_outcome("the outcome was not learned in time")),
+            Response::Unknown => Err(ApiError::unknown_outcome(
+                "the outcome was not learned in time",
+            )),
             other => unreachable!("a proposal was answered with {other:?}"),
         }
     }
@@ -105,20 +119,43 @@ impl ApiState {
         command: Command,
     ) -> Request {
         let wall = crate::clock::wall();
-        Request::Propose(Box::new(Proposal { principal, request, trace, wall, contract, command }))
+        Request::Propose(Box::new(Proposal {
+            principal,
+            request,
+            trace,
+            wall,
+            contract,
+            command,
+        }))
     }
 
     /// A change by a caller without a session, answered with its revision.
-    async fn change(&self, caller: &Caller, mutation: Mutation, command: Command) -> Result<Reply, ApiError> {
+    async fn change(
+        &self,
+        caller: &Caller,
+        mutation: Mutation,
+        command: Command,
+    ) -> Result<Reply, ApiError> {
         let key = RequestKey::Caller(mutation.request_id);
-        let (outcome, index) = self.propose(caller, key, mutation.contract, command).await?;
+        let (outcome, index) = self
+            .propose(caller, key, mutation.contract, command)
+            .await?;
         let reply = outcome.map_err(|rejection| refusal::of_rejection(&rejection))?;
         // Read-your-writes at this server without asking for it. A laggard here delays nobody for long: the change is applied anyway.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.publisher.reached(index, Revision::ZERO)).await;
+        let _ = tokio::time::timeout(
+            Duration::from_secs(1),
+            self.publisher.reached(index, Revision::ZERO),
+        )
+        .await;
         Ok(reply)
     }
 
-    async fn done(&self, caller: &Caller, mutation: Mutation, command: Command) -> Result<Done, ApiError> {
+    async fn done(
+        &self,
+        caller: &Caller,
+        mutation: Mutation,
+        command: Command,
+    ) -> Result<Done, ApiError> {
         match self.change(caller, mutation, command).await? {
             Reply::Done { revision } | Reply::Moving { revision, .. } => Ok(Done { revision }),
             reply @ (Reply::SessionOpened { .. } | Reply::Partly { .. }) => Err(unexpected(&reply)),
@@ -127,12 +164,24 @@ impl ApiState {
 
     /// A version as fresh as asked for.
     async fn read(&self, freshness: Freshness) -> Result<Arc<Version>, ApiError> {
-        let index = if freshness.stale_ok { LogIndex::ZERO } else { self.read_index().await? };
-        match tokio::time::timeout(REACH_TIMEOUT, self.publisher.reached(index, freshness.min_revision)).await {
+        let index = if freshness.stale_ok {
+            LogIndex::ZERO
+        } else {
+            self.read_index().await?
+        };
+        match tokio::time::timeout(
+            REACH_TIMEOUT,
+            self.publisher.reached(index, freshness.min_revision),
+        )
+        .await
+        {
             Ok(version) => Ok(version),
             Err(_) => {
                 let at = self.publisher.version().state.revision();
-                let message = format!("this server is at revision {at}, asked for {}", freshness.min_revision);
+                let message = format!(
+                    "this server is at revision {at}, asked for {}",
+                    freshness.min_revision
+                );
                 Err(ApiError::new(ApiErrorKind::Behind, message).retry_after_ms(100))
             }
         }
@@ -144,46 +193,104 @@ impl ApiState {
             Response::ReadAt { index } => Ok(index),
             Response::Refused(refused) => Err(refusal::of(refused)),
             // A read has no outcome to be unsure of.
-            Response::Unknown => {
-                Err(ApiError::new(ApiErrorKind::NoLeader, "no leader confirmed the read in time").retry_after_ms(100))
-            }
+            Response::Unknown => Err(ApiError::new(
+                ApiErrorKind::NoLeader,
+                "no leader confirmed the read in time",
+            )
+            .retry_after_ms(100)),
             other => unreachable!("a read was answered with {other:?}"),
         }
     }
 }
 
 fn unexpected(reply: &Reply) -> ApiError {
-    ApiError::new(ApiErrorKind::Internal, format!("the command was applied with an unexpected reply: {reply:?}"))
+    ApiError::new(
+        ApiErrorKind::Internal,
+        format!("the command was applied with an unexpected reply: {reply:?}"),
+    )
 }
 
 fn no_group(group: &quorate_types::GroupName) -> ApiError {
-    ApiError::new(ApiErrorKind::UnknownGroup, format!("group {group:?} does not exist"))
+    ApiError::new(
+        ApiErrorKind::UnknownGroup,
+        format!("group {group:?} does not exist"),
+    )
 }
 
 #[tonic::async_trait]
 impl Api for ServerApi {
-    async fn node(&self, caller: Caller, up: ApiStream<api::NodeUp>) -> Result<ApiStream<api::NodeDown>, ApiError> {
+    async fn node(
+        &self,
+        caller: Caller,
+        up: ApiStream<api::NodeUp>,
+    ) -> Result<ApiStream<api::NodeDown>, ApiError> {
         Ok(node_stream::start(Arc::clone(&self.state), caller, up))
     }
 
-    async fn create_groups(&self, caller: Caller, request: api::CreateGroups) -> Result<Done, ApiError> {
-        let groups = request.groups.into_iter().map(|(name, spec)| (name, convert::group_spec(spec))).collect();
-        self.state.done(&caller, request.mutation, Command::CreateGroups { groups }).await
+    async fn create_groups(
+        &self,
+        caller: Caller,
+        request: api::CreateGroups,
+    ) -> Result<Done, ApiError> {
+        let groups = request
+            .groups
+            .into_iter()
+            .map(|(name, spec)| (name, convert::group_spec(spec)))
+            .collect();
+        self.state
+            .done(&caller, request.mutation, Command::CreateGroups { groups })
+            .await
     }
 
-    async fn update_group(&self, caller: Caller, request: api::UpdateGroup) -> Result<Done, ApiError> {
-        let api::UpdateGroup { mutation, group, spec, expected } = request;
-        self.state.done(&caller, mutation, Command::UpdateGroup { group, spec: convert::group_spec(spec), expected }).await
+    async fn update_group(
+        &self,
+        caller: Caller,
+        request: api::UpdateGroup,
+    ) -> Result<Done, ApiError> {
+        let api::UpdateGroup {
+            mutation,
+            group,
+            spec,
+            expected,
+        } = request;
+        self.state
+            .done(
+                &caller,
+                mutation,
+                Command::UpdateGroup {
+                    group,
+                    spec: convert::group_spec(spec),
+                    expected,
+                },
+            )
+            .await
     }
 
-    async fn delete_group(&self, caller: Caller, request: api::DeleteGroup) -> Result<Done, ApiError> {
-        let api::DeleteGroup { mutation, group, expected } = request;
-        self.state.done(&caller, mutation, Command::DeleteGroup { group, expected }).await
+    async fn delete_group(
+        &self,
+        caller: Caller,
+        request: api::DeleteGroup,
+    ) -> Result<Done, ApiError> {
+        let api::DeleteGroup {
+            mutation,
+            group,
+            expected,
+        } = request;
+        self.state
+            .done(&caller, mutation, Command::DeleteGroup { group, expected })
+            .await
     }
 
-    async fn get_group(&self, _caller: Caller, request: api::GetGroup) -> Result<api::GroupDetail, ApiError> {
+    async fn get_group(
+        &self,
+        _caller: Caller,
+        request: api::GetGroup,
+    ) -> Result<api::GroupDetail, ApiError> {
         let version = self.state.read(request.freshness).await?;
-        let group = version.state.group(&request.group).ok_or_else(|| no_group(&request.group))?;
+        let group = version
+            .state
+            .group(&request.group)
+            .ok_or_else(|| no_group(&request.group))?;
         Ok(api::GroupDetail {
             revision: version.state.revision(),
             group: convert::group_view(group),
@@ -191,73 +298,173 @@ impl Api for ServerApi {
         })
     }
 
-    async fn list_groups(&self, _caller: Caller, request: api::ListGroups) -> Result<api::GroupPage, ApiError> {
+    async fn list_groups(
+        &self,
+        _caller: Caller,
+        request: api::ListGroups,
+    ) -> Result<api::GroupPage, ApiError> {
         let version = self.state.read(request.freshness).await?;
-        let limit = usize::try_from(request.limit.clamp(1, api::PAGE_MAX)).expect("a page is short");
-        let mut found = version.state.groups_after(&request.prefix, request.after.as_ref());
-        let groups: Vec<_> = found.by_ref().take(limit).map(convert::group_view).collect();
-        Ok(api::GroupPage { revision: version.state.revision(), groups, more: found.next().is_some() })
+        let limit =
+            usize::try_from(request.limit.clamp(1, api::PAGE_MAX)).expect("a page is short");
+        let mut found = version
+            .state
+            .groups_after(&request.prefix, request.after.as_ref());
+        let groups: Vec<_> = found
+            .by_ref()
+            .take(limit)
+            .map(convert::group_view)
+            .collect();
+        Ok(api::GroupPage {
+            revision: version.state.revision(),
+            groups,
+            more: found.next().is_some(),
+        })
     }
 
-    async fn watch_groups(&self, _caller: Caller, request: api::WatchGroups) -> Result<ApiStream<api::WatchItem>, ApiError> {
+    async fn watch_groups(
+        &self,
+        _caller: Caller,
+        request: api::WatchGroups,
+    ) -> Result<ApiStream<api::WatchItem>, ApiError> {
         watch::start(Arc::clone(&self.state), request).await
     }
 
-    async fn explain_group(&self, _caller: Caller, request: api::ExplainGroup) -> Result<api::Explanation, ApiError> {
+    async fn explain_group(
+        &self,
+        _caller: Caller,
+        request: api::ExplainGroup,
+    ) -> Result<api::Explanation, ApiError> {
         let version = self.state.read(request.freshness).await?;
         explain::explain(&version.state, &request.group).ok_or_else(|| no_group(&request.group))
     }
 
-    async fn transfer_group(&self, caller: Caller, request: api::TransferGroup) -> Result<Done, ApiError> {
-        let api::TransferGroup { mutation, group, to, mode } = request;
-        self.state.done(&caller, mutation, Command::Transfer { group, to, mode: convert::transfer_mode(mode) }).await
+    async fn transfer_group(
+        &self,
+        caller: Caller,
+        request: api::TransferGroup,
+    ) -> Result<Done, ApiError> {
+        let api::TransferGroup {
+            mutation,
+            group,
+            to,
+            mode,
+        } = request;
+        self.state
+            .done(
+                &caller,
+                mutation,
+                Command::Transfer {
+                    group,
+                    to,
+                    mode: convert::transfer_mode(mode),
+                },
+            )
+            .await
     }
 
-    async fn abort_transfer(&self, caller: Caller, request: api::AbortTransfer) -> Result<Done, ApiError> {
+    async fn abort_transfer(
+        &self,
+        caller: Caller,
+        request: api::AbortTransfer,
+    ) -> Result<Done, ApiError> {
         let api::AbortTransfer { mutation, group } = request;
-        self.state.done(&caller, mutation, Command::AbortTransfer { group }).await
+        self.state
+            .done(&caller, mutation, Command::AbortTransfer { group })
+            .await
     }
 
     async fn rebalance(&self, caller: Caller, request: api::Rebalance) -> Result<Moving, ApiError> {
-        let api::Rebalance { mutation, prefix, moves_max } = request;
-        match self.state.change(&caller, mutation, Command::Rebalance { prefix, moves_max }).await? {
+        let api::Rebalance {
+            mutation,
+            prefix,
+            moves_max,
+        } = request;
+        match self
+            .state
+            .change(&caller, mutation, Command::Rebalance { prefix, moves_max })
+            .await?
+        {
             Reply::Moving { revision, moves } => Ok(Moving { revision, moves }),
             Reply::Done { revision } => Ok(Moving { revision, moves: 0 }),
             reply @ (Reply::SessionOpened { .. } | Reply::Partly { .. }) => Err(unexpected(&reply)),
         }
     }
 
-    async fn list_nodes(&self, _caller: Caller, freshness: Freshness) -> Result<api::NodeList, ApiError> {
+    async fn list_nodes(
+        &self,
+        _caller: Caller,
+        freshness: Freshness,
+    ) -> Result<api::NodeList, ApiError> {
         let version = self.state.read(freshness).await?;
-        let nodes = version.state.nodes().map(|node| convert::node_view(&version.state, node)).collect();
-        Ok(api::NodeList { revision: version.state.revision(), nodes })
+        let nodes = version
+            .state
+            .nodes()
+            .map(|node| convert::node_view(&version.state, node))
+            .collect();
+        Ok(api::NodeList {
+            revision: version.state.revision(),
+            nodes,
+        })
     }
 
     async fn admit_node(&self, caller: Caller, request: api::AdmitNode) -> Result<Done, ApiError> {
-        let api::AdmitNode { mutation, node, admission } = request;
-        self.state.done(&caller, mutation, Command::AdmitNode { node, admission: convert::admission(admission) }).await
+        let api::AdmitNode {
+            mutation,
+            node,
+            admission,
+        } = request;
+        self.state
+            .done(
+                &caller,
+                mutation,
+                Command::AdmitNode {
+                    node,
+                    admission: convert::admission(admission),
+                },
+            )
+            .await
     }
 
-    async fn revoke_session(&self, caller: Caller, request: api::RevokeSession) -> Result<Done, ApiError> {
+    async fn revoke_session(
+        &self,
+        caller: Caller,
+        request: api::RevokeSession,
+    ) -> Result<Done, ApiError> {
         let api::RevokeSession { mutation, session } = request;
-        self.state.done(&caller, mutation, Command::RevokeSession { session }).await
+        self.state
+            .done(&caller, mutation, Command::RevokeSession { session })
+            .await
     }
 
     async fn status(&self, _caller: Caller) -> Result<api::ServerStatus, ApiError> {
         self.state.status().await
     }
 
-    async fn transfer_leader(&self, _caller: Caller, request: api::TransferLeader) -> Result<(), ApiError> {
+    async fn transfer_leader(
+        &self,
+        _caller: Caller,
+        request: api::TransferLeader,
+    ) -> Result<(), ApiError> {
         let members: BTreeSet<_> = self.state.members.iter().map(|member| member.id).collect();
         if let Some(to) = request.to
             && !members.contains(&to)
         {
-            return Err(ApiError::new(ApiErrorKind::BadTransfer, format!("server {to} is not a member; the members are {members:?}")));
+            return Err(ApiError::new(
+                ApiErrorKind::BadTransfer,
+                format!("server {to} is not a member; the members are {members:?}"),
+            ));
         }
-        match self.state.calls.call(Request::TransferLeader { to: request.to }).await {
+        match self
+            .state
+            .calls
+            .call(Request::TransferLeader { to: request.to })
+            .await
+        {
             Response::Transferring => Ok(()),
             Response::Refused(refused) => Err(refusal::of(refused)),
-            Response::Unknown => Err(ApiError::unknown_outcome("the leader did not answer in time")),
+            Response::Unknown => Err(ApiError::unknown_outcome(
+                "the leader did not answer in time",
+            )),
             other => unreachable!("a transfer was answered with {other:?}"),
         }
     }

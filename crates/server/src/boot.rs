@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use quorate_codec::CodecError;
 use quorate_consensus::{HardState, LogPosition, SnapshotMeta};
 use quorate_coord::{Envelope, State};
-use quorate_storage::{DataDir, FileLog, Identity, LogOptions, OsDisk, Recovered, SnapshotStore, StorageError};
+use quorate_storage::{
+    DataDir, FileLog, Identity, LogOptions, OsDisk, Recovered, SnapshotStore, StorageError,
+};
 use quorate_types::{LogIndex, ReplicaId};
 
 use crate::clock;
@@ -52,7 +54,11 @@ impl SharedDataDir {
 
     pub(crate) fn remember_peer(&self, peer: ReplicaId, disk: u64) -> Result<(), StorageError> {
         let mut data_dir = self.0.lock().expect("no holder of this lock panics");
-        data_dir.as_mut().map_or(Err(StorageError::Poisoned), |open| open.remember_peer(peer, disk))
+        data_dir
+            .as_mut()
+            .map_or(Err(StorageError::Poisoned), |open| {
+                open.remember_peer(peer, disk)
+            })
     }
 
     /// Lets go of the directory: another process, or the next start in this one, may lock it.
@@ -83,7 +89,11 @@ pub(crate) fn boot(config: &ServerConfig) -> Result<Booted, BootError> {
     let (log, recovered) = data_dir.open_log(LogOptions::default())?;
     let snapshots = data_dir.open_snapshots()?;
     let (meta, state) = load_snapshot(config, &snapshots, &recovered)?;
-    let entries = recovered.records.iter().map(decode_record).collect::<Result<Vec<_>, _>>()?;
+    let entries = recovered
+        .records
+        .iter()
+        .map(decode_record)
+        .collect::<Result<Vec<_>, _>>()?;
     tracing::info!(
         cluster = %identity.cluster,
         member = identity.member.0,
@@ -95,13 +105,20 @@ pub(crate) fn boot(config: &ServerConfig) -> Result<Booted, BootError> {
         torn_bytes = recovered.torn_bytes,
         "opened the data directory"
     );
-    let hard_state = HardState { term: recovered.vote.term, voted_for: recovered.vote.voted_for };
+    let hard_state = HardState {
+        term: recovered.vote.term,
+        voted_for: recovered.vote.voted_for,
+    };
     Ok(Booted {
         data_dir: SharedDataDir::new(data_dir),
         disk_id: identity.disk,
         log,
         snapshots,
-        consensus: quorate_consensus::Boot { hard_state, snapshot: meta, entries },
+        consensus: quorate_consensus::Boot {
+            hard_state,
+            snapshot: meta,
+            entries,
+        },
         state,
     })
 }
@@ -113,27 +130,58 @@ fn load_snapshot(
 ) -> Result<(SnapshotMeta, State), BootError> {
     let Some((stored, bytes)) = snapshots.load_covering(recovered.purged.0)? else {
         // Nothing was ever purged: the log starts with the cluster, and the cluster id vouches for the configuration.
-        assert_eq!(recovered.purged.0, LogIndex::ZERO, "storage finds a snapshot wherever the log was purged");
-        let meta = SnapshotMeta { last: LogPosition::default(), configuration: config.initial_configuration() };
+        assert_eq!(
+            recovered.purged.0,
+            LogIndex::ZERO,
+            "storage finds a snapshot wherever the log was purged"
+        );
+        let meta = SnapshotMeta {
+            last: LogPosition::default(),
+            configuration: config.initial_configuration(),
+        };
         return Ok((meta, State::new()));
     };
     let what = || format!("the snapshot at entry {}", stored.index);
-    let (meta, state) = quorate_codec::decode_snapshot(&bytes)
-        .map_err(|source| BootError::Undecodable { what: what(), source })?;
-    if meta.last != (LogPosition { term: stored.term, index: stored.index }) || state.applied().0 != stored.index {
-        let found = format!("of entry {}, its state of entry {}", meta.last.index, state.applied().0);
-        return Err(BootError::Misplaced { what: what(), found });
+    let (meta, state) =
+        quorate_codec::decode_snapshot(&bytes).map_err(|source| BootError::Undecodable {
+            what: what(),
+            source,
+        })?;
+    if meta.last
+        != (LogPosition {
+            term: stored.term,
+            index: stored.index,
+        })
+        || state.applied().0 != stored.index
+    {
+        let found = format!(
+            "of entry {}, its state of entry {}",
+            meta.last.index,
+            state.applied().0
+        );
+        return Err(BootError::Misplaced {
+            what: what(),
+            found,
+        });
     }
     Ok((meta, state))
 }
 
-fn decode_record(record: &quorate_storage::Record) -> Result<quorate_consensus::Entry<Envelope>, BootError> {
+fn decode_record(
+    record: &quorate_storage::Record,
+) -> Result<quorate_consensus::Entry<Envelope>, BootError> {
     let what = || format!("log entry {}", record.index);
     let entry =
-        quorate_codec::decode_entry(&record.bytes).map_err(|source| BootError::Undecodable { what: what(), source })?;
+        quorate_codec::decode_entry(&record.bytes).map_err(|source| BootError::Undecodable {
+            what: what(),
+            source,
+        })?;
     if entry.index != record.index || entry.term != record.term {
         let found = format!("entry {} of term {}", entry.index, entry.term);
-        return Err(BootError::Misplaced { what: what(), found });
+        return Err(BootError::Misplaced {
+            what: what(),
+            found,
+        });
     }
     Ok(entry)
 }

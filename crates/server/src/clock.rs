@@ -17,7 +17,9 @@ pub(crate) fn now() -> Time {
 
 /// Reads the wall clock. No rule uses it.
 pub(crate) fn wall() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

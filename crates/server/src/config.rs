@@ -114,7 +114,9 @@ pub enum ConfigError {
         allowed: String,
     },
     /// Plaintext would be reachable from other machines.
-    #[error("`{field}` is `{address}`, which other machines can reach, and `{tls}` is not set: set cert and key there, listen on a loopback address, or set `insecure = true` to accept plaintext")]
+    #[error(
+        "`{field}` is `{address}`, which other machines can reach, and `{tls}` is not set: set cert and key there, listen on a loopback address, or set `insecure = true` to accept plaintext"
+    )]
     Plaintext {
         /// The listening address' field.
         field: &'static str,
@@ -126,8 +128,16 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn invalid(field: &'static str, found: impl ToString, allowed: impl Into<String>) -> Self {
-        Self::Invalid { field, found: found.to_string(), allowed: allowed.into() }
+    pub(crate) fn invalid(
+        field: &'static str,
+        found: impl std::fmt::Display,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            field,
+            found: format!("{found}"),
+            allowed: allowed.into(),
+        }
     }
 }
 
@@ -141,7 +151,10 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`]: correct the named field.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || self.name.chars().any(char::is_control) {
+        if self.name.is_empty()
+            || self.name.len() > NAME_BYTES_MAX
+            || self.name.chars().any(char::is_control)
+        {
             return Err(ConfigError::invalid(
                 "name",
                 self.name.escape_debug(),
@@ -149,13 +162,20 @@ impl ServerConfig {
             ));
         }
         if self.data_dir.as_os_str().is_empty() {
-            return Err(ConfigError::Missing { field: "data_dir", way_out: "name a directory for this member alone" });
+            return Err(ConfigError::Missing {
+                field: "data_dir",
+                way_out: "name a directory for this member alone",
+            });
         }
         self.check_members()?;
         self.check_timing()?;
         self.check_plaintext()?;
         if self.snapshot.entries == 0 {
-            return Err(ConfigError::invalid("snapshot.entries", 0, "give at least 1"));
+            return Err(ConfigError::invalid(
+                "snapshot.entries",
+                0,
+                "give at least 1",
+            ));
         }
         Ok(())
     }
@@ -170,12 +190,20 @@ impl ServerConfig {
             });
         }
         if members.len() > VOTERS_MAX {
-            return Err(ConfigError::invalid(FIELD, format!("{} members", members.len()), format!("list at most {VOTERS_MAX}")));
+            return Err(ConfigError::invalid(
+                FIELD,
+                format!("{} members", members.len()),
+                format!("list at most {VOTERS_MAX}"),
+            ));
         }
         let ids: BTreeSet<_> = members.iter().map(|m| m.id).collect();
         let names: BTreeSet<_> = members.iter().map(|m| m.name.as_str()).collect();
         let addresses: BTreeSet<_> = members.iter().map(|m| m.peer_address.as_str()).collect();
-        for (what, distinct) in [("ids", ids.len()), ("names", names.len()), ("addresses", addresses.len())] {
+        for (what, distinct) in [
+            ("ids", ids.len()),
+            ("names", names.len()),
+            ("addresses", addresses.len()),
+        ] {
             if distinct != members.len() {
                 return Err(ConfigError::invalid(
                     FIELD,
@@ -185,46 +213,82 @@ impl ServerConfig {
             }
         }
         if ids.contains(&ReplicaId::ZERO) {
-            return Err(ConfigError::invalid(FIELD, members::canonical(members), "ids start at 1"));
+            return Err(ConfigError::invalid(
+                FIELD,
+                members::canonical(members),
+                "ids start at 1",
+            ));
         }
         let Some(own) = members.iter().find(|m| m.name == self.name) else {
-            return Err(ConfigError::invalid("name", &self.name, format!("it must be one of `initial_cluster`: {}", members::canonical(members))));
+            return Err(ConfigError::invalid(
+                "name",
+                &self.name,
+                format!(
+                    "it must be one of `initial_cluster`: {}",
+                    members::canonical(members)
+                ),
+            ));
         };
         match self.id {
             Some(id) if id != own.id => Err(ConfigError::invalid(
                 "id",
                 id,
-                format!("`initial_cluster` gives member `{}` the id {}; leave `id` out or make them agree", self.name, own.id),
+                format!(
+                    "`initial_cluster` gives member `{}` the id {}; leave `id` out or make them agree",
+                    self.name, own.id
+                ),
             )),
             _ => Ok(()),
         }
     }
 
     fn check_timing(&self) -> Result<(), ConfigError> {
-        let TimingConfig { heartbeat_interval, detection_timeout, election_jitter } = self.timing;
+        let TimingConfig {
+            heartbeat_interval,
+            detection_timeout,
+            election_jitter,
+        } = self.timing;
         if heartbeat_interval < Duration::from_millis(1) {
-            return Err(ConfigError::invalid("timing.heartbeat_ms", heartbeat_interval.as_millis(), "give at least 1"));
+            return Err(ConfigError::invalid(
+                "timing.heartbeat_ms",
+                heartbeat_interval.as_millis(),
+                "give at least 1",
+            ));
         }
         // Three missed heartbeats must not depose a leader: one lost packet is ordinary.
         if detection_timeout < heartbeat_interval * 3 {
             return Err(ConfigError::invalid(
                 "timing.detection_timeout_ms",
                 detection_timeout.as_millis(),
-                format!("give at least three times `timing.heartbeat_ms`: {}", (heartbeat_interval * 3).as_millis()),
+                format!(
+                    "give at least three times `timing.heartbeat_ms`: {}",
+                    (heartbeat_interval * 3).as_millis()
+                ),
             ));
         }
         if detection_timeout > Duration::from_secs(60) {
-            return Err(ConfigError::invalid("timing.detection_timeout_ms", detection_timeout.as_millis(), "give at most 60000"));
+            return Err(ConfigError::invalid(
+                "timing.detection_timeout_ms",
+                detection_timeout.as_millis(),
+                "give at most 60000",
+            ));
         }
         if election_jitter.is_zero() || election_jitter > detection_timeout {
             return Err(ConfigError::invalid(
                 "timing.election_jitter_ms",
                 election_jitter.as_millis(),
-                format!("give 1 to `timing.detection_timeout_ms` ({}), or votes split", detection_timeout.as_millis()),
+                format!(
+                    "give 1 to `timing.detection_timeout_ms` ({}), or votes split",
+                    detection_timeout.as_millis()
+                ),
             ));
         }
         if self.drift.ppm == 0 || self.drift.ppm > DRIFT_PPM_MAX {
-            return Err(ConfigError::invalid("clock_drift_ppm", self.drift.ppm, format!("give 1 to {DRIFT_PPM_MAX}; 10000 is one per cent")));
+            return Err(ConfigError::invalid(
+                "clock_drift_ppm",
+                self.drift.ppm,
+                format!("give 1 to {DRIFT_PPM_MAX}; 10000 is one per cent"),
+            ));
         }
         Ok(())
     }
@@ -242,11 +306,20 @@ impl ServerConfig {
             return Ok(());
         }
         for (field, address, tls_field, tls) in [
-            ("client_listen", self.client_listen, "client_tls", &self.client_tls),
+            (
+                "client_listen",
+                self.client_listen,
+                "client_tls",
+                &self.client_tls,
+            ),
             ("peer_listen", self.peer_listen, "peer_tls", &self.peer_tls),
         ] {
             if tls.is_none() && !is_loopback(address.ip()) {
-                return Err(ConfigError::Plaintext { field, address, tls: tls_field });
+                return Err(ConfigError::Plaintext {
+                    field,
+                    address,
+                    tls: tls_field,
+                });
             }
         }
         Ok(())
@@ -267,7 +340,10 @@ impl ServerConfig {
     /// When [`check`](Self::check) would fail.
     #[must_use]
     pub fn own(&self) -> &InitialMember {
-        self.initial_cluster.iter().find(|m| m.name == self.name).expect("check() found this member in the initial cluster")
+        self.initial_cluster
+            .iter()
+            .find(|m| m.name == self.name)
+            .expect("check() found this member in the initial cluster")
     }
 
     /// The cluster's identity: a stable hash of its founding members and its token. Two bootstraps of different
@@ -278,7 +354,9 @@ impl ServerConfig {
         hasher.update(&(self.cluster_token.len() as u64).to_le_bytes());
         hasher.update(self.cluster_token.as_bytes());
         hasher.update(members::canonical(&self.initial_cluster).as_bytes());
-        let bytes: [u8; 8] = hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes");
+        let bytes: [u8; 8] = hasher.finalize().as_bytes()[..8]
+            .try_into()
+            .expect("a hash has 32 bytes");
         // Zero is kept free: it means "none" in places where ids are optional.
         ClusterId(u64::from_le_bytes(bytes).max(1))
     }
@@ -300,7 +378,9 @@ impl ServerConfig {
             .collect();
         Configuration {
             epoch: ConfigEpoch(1),
-            incoming: VoterSet { voters: members.keys().copied().collect() },
+            incoming: VoterSet {
+                voters: members.keys().copied().collect(),
+            },
             outgoing: None,
             learners: BTreeSet::new(),
             members,
@@ -311,7 +391,9 @@ impl ServerConfig {
 fn is_loopback(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
     }
 }
 

@@ -52,14 +52,22 @@ pub(crate) struct ClientListener {
 
 /// Accepts clients until the task is dropped.
 pub(crate) async fn accept_forever(parts: ClientListener) {
-    let ClientListener { listener, tls, api, stop } = parts;
+    let ClientListener {
+        listener,
+        tls,
+        api,
+        stop,
+    } = parts;
     let metrics = Arc::clone(&api.metrics);
     let router = router(api, stop);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -84,14 +92,19 @@ pub(crate) async fn accept_forever(parts: ClientListener) {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) -> Result<(), BoxError> {
+async fn serve(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+) -> Result<(), BoxError> {
     crate::peer::configure(&stream)?;
     match tls {
         Some(tls) => {
             let stream = timeout(FIRST_BYTE_TIMEOUT, tls.accept(stream)).await??;
             let certificates = stream.get_ref().1.peer_certificates();
-            let principal =
-                certificates.and_then(|chain| chain.first()).map_or_else(crate::tls::anonymous, crate::tls::principal);
+            let principal = certificates
+                .and_then(|chain| chain.first())
+                .map_or_else(crate::tls::anonymous, crate::tls::principal);
             serve_http(stream, principal, router).await
         }
         None => {
@@ -108,7 +121,11 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -117,11 +134,16 @@ where
         .keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10));
     let service = TowerToHyperService::new(router.layer(axum::Extension(principal)));
-    builder.serve_connection(TokioIo::new(stream), service).await
+    builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await
 }
 
 fn router(api: Arc<ApiState>, stop: Stop) -> Router {
-    let grpc = quorate_wire::routes(Arc::new(ServerApi { state: Arc::clone(&api) })).into_axum_router();
+    let grpc = quorate_wire::routes(Arc::new(ServerApi {
+        state: Arc::clone(&api),
+    }))
+    .into_axum_router();
     let web = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -130,14 +152,32 @@ fn router(api: Arc<ApiState>, stop: Stop) -> Router {
         .route("/metrics", get(metrics))
         .route("/leader/{*group}", get(leader))
         .with_state(Web { api, stop });
-    web.merge(grpc)
+    web.merge(grpc).fallback(unknown_path)
+}
+
+/// What is neither ours nor gRPC is not found; gRPC has its own word for it.
+async fn unknown_path(headers: HeaderMap) -> Response {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return tonic::Status::unimplemented("this server has no such method")
+            .into_http::<axum::body::Body>();
+    }
+    (StatusCode::NOT_FOUND, "not found\n").into_response()
 }
 
 /// The process works: it steps, and its disk has not failed.
 async fn livez(State(web): State<Web>) -> Response {
     match web.stop.reason() {
-        None if timeout(READY_TIMEOUT, web.api.calls.status()).await.is_ok() => "ok\n".into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "the step thread does not answer\n").into_response(),
+        None if timeout(READY_TIMEOUT, web.api.calls.status()).await.is_ok() => {
+            "ok\n".into_response()
+        }
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the step thread does not answer\n",
+        )
+            .into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
@@ -155,21 +195,44 @@ struct Check {
 
 async fn checks(web: &Web) -> Vec<Check> {
     let disk = web.stop.reason().map(|reason| reason.to_string());
-    let leader = web.api.standing.borrow().leader.is_none().then(|| "no leader is known".to_owned());
+    let leader = web
+        .api
+        .role
+        .borrow()
+        .leader
+        .is_none()
+        .then(|| "no leader is known".to_owned());
     // A linearizable read proves that a leader is reached, that it applied an entry of its own term, and that this server keeps up.
     let read = match timeout(READY_TIMEOUT, web.api.read_index()).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some("no answer in time".to_owned()),
     };
-    vec![Check { name: "disk", failure: disk }, Check { name: "leader", failure: leader }, Check { name: "read", failure: read }]
+    vec![
+        Check {
+            name: "disk",
+            failure: disk,
+        },
+        Check {
+            name: "leader",
+            failure: leader,
+        },
+        Check {
+            name: "read",
+            failure: read,
+        },
+    ]
 }
 
 /// The server can take calls now.
 async fn readyz(State(web): State<Web>, Query(query): Query<Verbose>) -> Response {
     let checks = checks(&web).await;
     let ready = checks.iter().all(|check| check.failure.is_none());
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     if query.verbose.is_none() && ready {
         return "ok\n".into_response();
     }
@@ -192,9 +255,24 @@ struct Health {
 
 /// The same as `/readyz`, in the words of etcd's `/health`.
 async fn health(State(web): State<Web>) -> Response {
-    let failed: Vec<_> = checks(&web).await.into_iter().filter_map(|check| check.failure).collect();
-    let (status, health) = if failed.is_empty() { (StatusCode::OK, "true") } else { (StatusCode::SERVICE_UNAVAILABLE, "false") };
-    (status, Json(Health { health, reason: failed.join("; ") })).into_response()
+    let failed: Vec<_> = checks(&web)
+        .await
+        .into_iter()
+        .filter_map(|check| check.failure)
+        .collect();
+    let (status, health) = if failed.is_empty() {
+        (StatusCode::OK, "true")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "false")
+    };
+    (
+        status,
+        Json(Health {
+            health,
+            reason: failed.join("; "),
+        }),
+    )
+        .into_response()
 }
 
 #[derive(Serialize)]
@@ -220,16 +298,29 @@ async fn metrics(State(web): State<Web>) -> Response {
     for group in version.state.groups() {
         phases[group.phase as usize] += 1;
     }
-    let names = ["vacant", "polling", "preparing", "active", "draining", "revoking"];
+    let names = [
+        "vacant",
+        "polling",
+        "preparing",
+        "active",
+        "draining",
+        "revoking",
+    ];
     for (name, count) in names.into_iter().zip(phases) {
         web.api.metrics.set_groups(name, count);
     }
     web.api.metrics.set_sessions(version.state.session_count());
     if let Ok(Some(status)) = timeout(READY_TIMEOUT, web.api.calls.status()).await {
-        web.api.metrics.expiry_lag_seconds.set(status.expiry_lag.unwrap_or_default().as_secs_f64());
+        web.api
+            .metrics
+            .expiry_lag_seconds
+            .set(status.expiry_lag.unwrap_or_default().as_secs_f64());
         web.api.metrics.waiting_calls.set(status.calls as f64);
     }
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
     (kind, web.api.metrics.render()).into_response()
 }
 
@@ -245,7 +336,10 @@ async fn leader(State(web): State<Web>, Path(group): Path<String>) -> Response {
     let name = match GroupName::new(&group) {
         Ok(name) => name,
         Err(error) => {
-            let body = NoLeader { error: error.to_string(), phase: None };
+            let body = NoLeader {
+                error: error.to_string(),
+                phase: None,
+            };
             return (StatusCode::BAD_REQUEST, Json(body)).into_response();
         }
     };
@@ -253,15 +347,22 @@ async fn leader(State(web): State<Web>, Path(group): Path<String>) -> Response {
     let revision = header_value(&version.state.revision().to_string());
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.extend(revision.map(|revision| (HeaderName::from_static("quorate-revision"), revision)));
+    headers
+        .extend(revision.map(|revision| (HeaderName::from_static("quorate-revision"), revision)));
     let Some(group) = version.state.group(&name) else {
-        let body = NoLeader { error: format!("group {name:?} does not exist"), phase: None };
+        let body = NoLeader {
+            error: format!("group {name:?} does not exist"),
+            phase: None,
+        };
         return (StatusCode::NOT_FOUND, headers, Json(body)).into_response();
     };
     let state = group_state(group);
     let Some(node) = state.leader() else {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let body = NoLeader { error: format!("nobody leads group {name:?}"), phase: Some(state.phase) };
+        let body = NoLeader {
+            error: format!("nobody leads group {name:?}"),
+            phase: Some(state.phase),
+        };
         return (StatusCode::SERVICE_UNAVAILABLE, headers, Json(body)).into_response();
     };
     let fields = [
@@ -278,5 +379,7 @@ async fn leader(State(web): State<Web>, Path(group): Path<String>) -> Response {
 }
 
 fn header_value(text: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(text).ok().filter(|value| value.len() <= 8 * 1024)
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|value| value.len() <= 8 * 1024)
 }

@@ -32,7 +32,9 @@ pub(crate) struct Call {
 /// Roughly the encoded size of what a call asks.
 pub(crate) fn size_bytes(request: &Request) -> usize {
     match request {
-        Request::Propose(proposal) => proposal.command.size_bytes() + proposal.principal.as_str().len() + 128,
+        Request::Propose(proposal) => {
+            proposal.command.size_bytes() + proposal.principal.as_str().len() + 128
+        }
         Request::KeepAlive { .. } | Request::Read | Request::TransferLeader { .. } => 32,
     }
 }
@@ -93,20 +95,35 @@ impl Inbox {
 
     /// An input of this process: never refused.
     pub(crate) fn push(&self, input: Input) {
-        self.lock().vital.push_back(Waiting { input, _permits: None });
+        self.lock().vital.push_back(Waiting {
+            input,
+            _permits: None,
+        });
         self.arrived.notify_one();
     }
 
     /// A message of a peer; waits while its class is full, and so stops reading from that connection.
-    pub(crate) async fn push_peer(&self, from: ReplicaId, message: PeerMessage, frame_bytes: usize) {
+    pub(crate) async fn push_peer(
+        &self,
+        from: ReplicaId,
+        message: PeerMessage,
+        frame_bytes: usize,
+    ) {
         let lane = message.lane();
         let permits = match lane {
             Lane::Vital => &self.vital_permits,
             Lane::Log | Lane::Bulk => &self.log_permits,
         };
-        let wanted = u32::try_from((frame_bytes / PERMIT_BYTES + 1).min(PEER_PERMITS)).expect("bounded above");
-        let permit = Arc::clone(permits).acquire_many_owned(wanted).await.expect("the semaphore is never closed");
-        let waiting = Waiting { input: Input::Peer { from, message }, _permits: Some(permit) };
+        let wanted = u32::try_from((frame_bytes / PERMIT_BYTES + 1).min(PEER_PERMITS))
+            .expect("bounded above");
+        let permit = Arc::clone(permits)
+            .acquire_many_owned(wanted)
+            .await
+            .expect("the semaphore is never closed");
+        let waiting = Waiting {
+            input: Input::Peer { from, message },
+            _permits: Some(permit),
+        };
         {
             let mut queues = self.lock();
             match lane {
@@ -155,10 +172,16 @@ impl Inbox {
     pub(crate) fn take(&self, timeout: Duration, log_max: usize) -> Round {
         let queues = self.lock();
         let empty = |q: &mut Queues| {
-            q.vital.is_empty() && q.log.is_empty() && q.calls.is_empty() && q.status.is_empty() && !q.closed
+            q.vital.is_empty()
+                && q.log.is_empty()
+                && q.calls.is_empty()
+                && q.status.is_empty()
+                && !q.closed
         };
-        let (mut queues, _) =
-            self.arrived.wait_timeout_while(queues, timeout, empty).expect("no holder of this lock panics");
+        let (mut queues, _) = self
+            .arrived
+            .wait_timeout_while(queues, timeout, empty)
+            .expect("no holder of this lock panics");
         let count = queues.log.len().min(log_max);
         let log: VecDeque<Waiting> = queues.log.drain(..count).collect();
         queues.keep_alives = 0;
@@ -179,7 +202,10 @@ mod tests {
     use super::*;
 
     fn call(request: Request) -> Call {
-        Call { request, responder: Box::new(|_| ()) }
+        Call {
+            request,
+            responder: Box::new(|_| ()),
+        }
     }
 
     #[test]
@@ -189,8 +215,15 @@ mod tests {
             assert!(inbox.push_call(call(Request::Read)).is_ok());
         }
         assert!(inbox.push_call(call(Request::Read)).is_err());
-        let session = quorate_coord::SessionKey { id: quorate_types::SessionId(1), created: quorate_types::Revision(1) };
-        assert!(inbox.push_call(call(Request::KeepAlive { session, seq: 1 })).is_ok());
+        let session = quorate_coord::SessionKey {
+            id: quorate_types::SessionId(1),
+            created: quorate_types::Revision(1),
+        };
+        assert!(
+            inbox
+                .push_call(call(Request::KeepAlive { session, seq: 1 }))
+                .is_ok()
+        );
         inbox.push(Input::Tick);
         let round = inbox.take(Duration::ZERO, 1);
         assert_eq!((round.vital.len(), round.calls.len()), (1, CALLS_MAX + 1));

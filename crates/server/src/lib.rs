@@ -7,17 +7,17 @@
 
 pub mod config;
 
-mod server;
-mod step_thread;
-mod writer_thread;
-mod snapshot_thread;
 mod inbox;
 mod publish;
+mod server;
+mod snapshot_thread;
+mod step_thread;
+mod writer_thread;
 
-mod boot;
-mod peer;
 mod api;
+mod boot;
 mod http;
+mod peer;
 mod tls;
 
 mod clock;
@@ -27,7 +27,7 @@ mod stop;
 pub use boot::BootError;
 pub use config::{ConfigError, ConfigFile, ServerConfig};
 pub use server::{Listeners, RunningServer, Server, StartError};
-pub use step_thread::Standing;
+pub use step_thread::RoleView;
 pub use stop::StopReason;
 pub use tls::TlsError;
 

@@ -2,11 +2,17 @@
 //!
 //! Owns: names, help texts and handles. Deliberately absent: a global recorder.
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 static METADATA: Metadata<'static> = Metadata::new("quorate", Level::INFO, None);
-const SECONDS: &[f64] = &[0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0,
+];
 
 /// Handles of every metric of one server.
 pub(crate) struct Metrics {
@@ -17,6 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) term: Gauge,
     pub(crate) leader_changes: Counter,
     pub(crate) elections: Counter,
+    pub(crate) leaderless_seconds: Histogram,
     pub(crate) applied_index: Gauge,
     pub(crate) applied_entries: Counter,
     pub(crate) revision: Gauge,
@@ -54,15 +61,27 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         let counter = |name: &'static str, help: &'static str| {
-            recorder.describe_counter(KeyName::from_const_str(name), None, SharedString::const_str(help));
+            recorder.describe_counter(
+                KeyName::from_const_str(name),
+                None,
+                SharedString::const_str(help),
+            );
             recorder.register_counter(&Key::from_static_name(name), &METADATA)
         };
         let gauge = |name: &'static str, help: &'static str| {
-            recorder.describe_gauge(KeyName::from_const_str(name), None, SharedString::const_str(help));
+            recorder.describe_gauge(
+                KeyName::from_const_str(name),
+                None,
+                SharedString::const_str(help),
+            );
             recorder.register_gauge(&Key::from_static_name(name), &METADATA)
         };
         let seconds = |name: &'static str, help: &'static str| {
-            recorder.describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), SharedString::const_str(help));
+            recorder.describe_histogram(
+                KeyName::from_const_str(name),
+                Some(Unit::Seconds),
+                SharedString::const_str(help),
+            );
             recorder.register_histogram(&Key::from_static_name(name), &METADATA)
         };
         let refused = |reason: &'static str| {
@@ -75,58 +94,153 @@ impl Metrics {
             "Calls refused before they had any effect, by reason.".into(),
         );
         for (name, help) in [
-            ("quorate_peer_refused_total", "Peer connections refused, by reason."),
-            ("quorate_peer_sent_bytes_total", "Bytes sent to peers, by lane."),
-            ("quorate_peer_dropped_messages_total", "Messages dropped because a lane's queue was full, by lane."),
+            (
+                "quorate_peer_refused_total",
+                "Peer connections refused, by reason.",
+            ),
+            (
+                "quorate_peer_sent_bytes_total",
+                "Bytes sent to peers, by lane.",
+            ),
+            (
+                "quorate_peer_dropped_messages_total",
+                "Messages dropped because a lane's queue was full, by lane.",
+            ),
         ] {
             recorder.describe_counter(name.into(), None, help.into());
         }
         recorder.describe_gauge("quorate_groups".into(), None, "Groups by phase.".into());
         recorder.describe_gauge("quorate_sessions".into(), None, "Live sessions.".into());
-        recorder.describe_gauge("quorate_build_info".into(), None, "1, labelled with the version.".into());
+        recorder.describe_gauge(
+            "quorate_build_info".into(),
+            None,
+            "1, labelled with the version.".into(),
+        );
         recorder
-            .register_gauge(&Key::from_parts("quorate_build_info", vec![Label::new("version", version)]), &METADATA)
+            .register_gauge(
+                &Key::from_parts("quorate_build_info", vec![Label::new("version", version)]),
+                &METADATA,
+            )
             .set(1.0);
         Self {
-            has_leader: gauge("quorate_backbone_has_leader", "1 while this server knows the backbone's leader."),
-            is_leader: gauge("quorate_backbone_is_leader", "1 while this server leads the backbone."),
+            has_leader: gauge(
+                "quorate_backbone_has_leader",
+                "1 while this server knows the backbone's leader.",
+            ),
+            is_leader: gauge(
+                "quorate_backbone_is_leader",
+                "1 while this server leads the backbone.",
+            ),
             term: gauge("quorate_backbone_term", "The backbone's term."),
-            leader_changes: counter("quorate_backbone_leader_changes_total", "Times that this server learned of another leader."),
-            elections: counter("quorate_backbone_elections_total", "Elections in which this server stood."),
-            applied_index: gauge("quorate_backbone_applied_index", "The last log index applied here."),
-            applied_entries: counter("quorate_backbone_applied_entries_total", "Log entries applied here since the start."),
-            revision: gauge("quorate_state_revision", "The revision of the published state."),
-            step_seconds: seconds("quorate_step_batch_seconds", "Time of one round of the step thread, outputs included."),
-            queue_vital: gauge("quorate_queue_vital_items", "Vital inputs that waited at the last round."),
-            queue_log: gauge("quorate_queue_log_items", "Appends and snapshot pieces that waited at the last round."),
-            queue_calls: gauge("quorate_queue_calls_items", "Calls that waited at the last round."),
-            waiting_calls: gauge("quorate_calls_waiting_items", "Calls that wait in the replica for the log, a round or a leader."),
-            proposals: counter("quorate_calls_proposals_total", "Commands that clients of this server proposed."),
-            keep_alives: counter("quorate_calls_keep_alives_total", "Keep-alives that arrived here."),
-            reads: counter("quorate_calls_reads_total", "Linearizable reads that arrived here."),
+            leader_changes: counter(
+                "quorate_backbone_leader_changes_total",
+                "Times that this server learned of another leader.",
+            ),
+            elections: counter(
+                "quorate_backbone_elections_total",
+                "Elections in which this server stood.",
+            ),
+            leaderless_seconds: seconds(
+                "quorate_backbone_leaderless_seconds",
+                "Time from losing the leader (or starting) until this server knew the next.",
+            ),
+            applied_index: gauge(
+                "quorate_backbone_applied_index",
+                "The last log index applied here.",
+            ),
+            applied_entries: counter(
+                "quorate_backbone_applied_entries_total",
+                "Log entries applied here since the start.",
+            ),
+            revision: gauge(
+                "quorate_state_revision",
+                "The revision of the published state.",
+            ),
+            step_seconds: seconds(
+                "quorate_step_batch_seconds",
+                "Time of one round of the step thread, outputs included.",
+            ),
+            queue_vital: gauge(
+                "quorate_queue_vital_items",
+                "Vital inputs that waited at the last round.",
+            ),
+            queue_log: gauge(
+                "quorate_queue_log_items",
+                "Appends and snapshot pieces that waited at the last round.",
+            ),
+            queue_calls: gauge(
+                "quorate_queue_calls_items",
+                "Calls that waited at the last round.",
+            ),
+            waiting_calls: gauge(
+                "quorate_calls_waiting_items",
+                "Calls that wait in the replica for the log, a round or a leader.",
+            ),
+            proposals: counter(
+                "quorate_calls_proposals_total",
+                "Commands that clients of this server proposed.",
+            ),
+            keep_alives: counter(
+                "quorate_calls_keep_alives_total",
+                "Keep-alives that arrived here.",
+            ),
+            reads: counter(
+                "quorate_calls_reads_total",
+                "Linearizable reads that arrived here.",
+            ),
             refused_overloaded: refused("overloaded"),
             refused_no_leader: refused("no_leader"),
-            unknown_outcomes: counter("quorate_calls_unknown_total", "Calls whose outcome this server could not tell."),
+            unknown_outcomes: counter(
+                "quorate_calls_unknown_total",
+                "Calls whose outcome this server could not tell.",
+            ),
             sync_seconds: seconds("quorate_log_sync_seconds", "Time of one sync of the log."),
             log_entries: counter("quorate_log_entries_total", "Entries written to the log."),
-            log_syncs: counter("quorate_log_syncs_total", "Syncs of the log: each makes everything before it durable."),
+            log_syncs: counter(
+                "quorate_log_syncs_total",
+                "Syncs of the log: each makes everything before it durable.",
+            ),
             snapshots_saved: counter("quorate_snapshots_saved_total", "Snapshots saved."),
-            snapshots_installed: counter("quorate_snapshots_installed_total", "Snapshots received from a leader and installed."),
-            snapshot_seconds: seconds("quorate_snapshot_save_seconds", "Time to encode and save one snapshot."),
-            peer_connections: gauge("quorate_peer_connections", "Open connections to peers, three for each."),
-            http_connections: gauge("quorate_client_connections", "Open connections on the client port."),
-            http_garbage: counter("quorate_client_broken_connections_total", "Client connections closed because they spoke no protocol of ours."),
+            snapshots_installed: counter(
+                "quorate_snapshots_installed_total",
+                "Snapshots received from a leader and installed.",
+            ),
+            snapshot_seconds: seconds(
+                "quorate_snapshot_save_seconds",
+                "Time to encode and save one snapshot.",
+            ),
+            peer_connections: gauge(
+                "quorate_peer_connections",
+                "Open connections to peers, three for each.",
+            ),
+            http_connections: gauge(
+                "quorate_client_connections",
+                "Open connections on the client port.",
+            ),
+            http_garbage: counter(
+                "quorate_client_broken_connections_total",
+                "Client connections closed because they spoke no protocol of ours.",
+            ),
             watch_streams: gauge("quorate_watch_streams", "Open watches."),
             node_streams: gauge("quorate_node_streams", "Open node streams."),
-            watch_resyncs: counter("quorate_watch_resyncs_total", "Streams that fell behind and were told to start over."),
-            expiry_lag_seconds: gauge("quorate_sessions_expiry_lag_seconds", "How late the most overdue session's expiry is; only on the leader."),
+            watch_resyncs: counter(
+                "quorate_watch_resyncs_total",
+                "Streams that fell behind and were told to start over.",
+            ),
+            expiry_lag_seconds: gauge(
+                "quorate_sessions_expiry_lag_seconds",
+                "How late the most overdue session's expiry is; only on the leader.",
+            ),
             recorder,
             handle,
         }
     }
 
     fn labelled(&self, name: &'static str, label: &'static str, value: &'static str) -> Counter {
-        self.recorder.register_counter(&Key::from_parts(name, vec![Label::new(label, value)]), &METADATA)
+        self.recorder.register_counter(
+            &Key::from_parts(name, vec![Label::new(label, value)]),
+            &METADATA,
+        )
     }
 
     pub(crate) fn peer_refused(&self, reason: &'static str) -> Counter {
@@ -143,11 +257,15 @@ impl Metrics {
 
     pub(crate) fn set_groups(&self, phase: &'static str, count: usize) {
         let key = Key::from_parts("quorate_groups", vec![Label::new("phase", phase)]);
-        self.recorder.register_gauge(&key, &METADATA).set(count as f64);
+        self.recorder
+            .register_gauge(&key, &METADATA)
+            .set(count as f64);
     }
 
     pub(crate) fn set_sessions(&self, count: usize) {
-        self.recorder.register_gauge(&Key::from_static_name("quorate_sessions"), &METADATA).set(count as f64);
+        self.recorder
+            .register_gauge(&Key::from_static_name("quorate_sessions"), &METADATA)
+            .set(count as f64);
     }
 
     /// The text that Prometheus scrapes.
@@ -160,7 +278,11 @@ impl Metrics {
 fn reason_label(reason: &'static str) -> &'static [Label] {
     static OVERLOADED: [Label; 1] = [Label::from_static_parts("reason", "overloaded")];
     static NO_LEADER: [Label; 1] = [Label::from_static_parts("reason", "no_leader")];
-    if reason == "overloaded" { &OVERLOADED } else { &NO_LEADER }
+    if reason == "overloaded" {
+        &OVERLOADED
+    } else {
+        &NO_LEADER
+    }
 }
 
 #[cfg(test)]
@@ -175,8 +297,14 @@ mod tests {
         a.peer_refused("foreign_cluster").increment(1);
         let text = a.render();
         assert!(text.contains("quorate_calls_proposals_total 3"), "{text}");
-        assert!(text.contains("quorate_log_sync_seconds_bucket{le=\"0.003\"} 1"), "{text}");
-        assert!(text.contains("quorate_peer_refused_total{reason=\"foreign_cluster\"} 1"), "{text}");
+        assert!(
+            text.contains("quorate_log_sync_seconds_bucket{le=\"0.003\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("quorate_peer_refused_total{reason=\"foreign_cluster\"} 1"),
+            "{text}"
+        );
         assert!(b.render().contains("quorate_calls_proposals_total 0"));
     }
 }

@@ -42,8 +42,15 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(peers: impl IntoIterator<Item = ReplicaId>, metrics: &Metrics) -> Self {
-        let lanes = || LANES.into_iter().map(|lane| (lane, Arc::new(Link::new(lane, metrics)))).collect();
-        Self { links: peers.into_iter().map(|peer| (peer, lanes())).collect() }
+        let lanes = || {
+            LANES
+                .into_iter()
+                .map(|lane| (lane, Arc::new(Link::new(lane, metrics))))
+                .collect()
+        };
+        Self {
+            links: peers.into_iter().map(|peer| (peer, lanes())).collect(),
+        }
     }
 
     /// Queues a message. Never waits: a full lane drops its oldest message, a lane without a connection drops what it is given.
@@ -56,6 +63,8 @@ impl Peers {
 
     /// Every queue, with its peer and lane.
     pub(crate) fn links(&self) -> impl Iterator<Item = (ReplicaId, Lane, &Arc<Link>)> {
-        self.links.iter().flat_map(|(peer, lanes)| lanes.iter().map(|(lane, link)| (*peer, *lane, link)))
+        self.links
+            .iter()
+            .flat_map(|(peer, lanes)| lanes.iter().map(|(lane, link)| (*peer, *lane, link)))
     }
 }

@@ -76,7 +76,11 @@ impl Publisher {
         let revision = state.revision();
         Self {
             version: ArcSwap::from_pointee(Version { state, applied }),
-            ring: Mutex::new(Ring { batches: VecDeque::new(), first: 0, events: 0 }),
+            ring: Mutex::new(Ring {
+                batches: VecDeque::new(),
+                first: 0,
+                events: 0,
+            }),
             applied: watch::Sender::new((applied, revision)),
         }
     }
@@ -93,7 +97,10 @@ impl Publisher {
     /// The newest version, and the place right after it.
     pub(crate) fn subscribe(&self) -> (Arc<Version>, Place) {
         let ring = self.lock();
-        (self.version.load_full(), Place(ring.first + ring.batches.len() as u64))
+        (
+            self.version.load_full(),
+            Place(ring.first + ring.batches.len() as u64),
+        )
     }
 
     /// What is at a place.
@@ -103,7 +110,9 @@ impl Publisher {
             return Next::Lagged;
         }
         let offset = usize::try_from(place.0 - ring.first).expect("the ring is short");
-        ring.batches.get(offset).map_or(Next::Pending, |batch| Next::Batch(Arc::clone(batch)))
+        ring.batches
+            .get(offset)
+            .map_or(Next::Pending, |batch| Next::Batch(Arc::clone(batch)))
     }
 
     /// Waits until a place is no longer pending. `changes` comes from [`changes`](Self::changes).
@@ -134,7 +143,9 @@ impl Publisher {
     /// Waits for a version that holds `index` and is at or after `revision`.
     pub(crate) async fn reached(&self, index: LogIndex, revision: Revision) -> Arc<Version> {
         let mut changes = self.changes();
-        let reached = changes.wait_for(|(applied, at)| *applied >= index && *at >= revision).await;
+        let reached = changes
+            .wait_for(|(applied, at)| *applied >= index && *at >= revision)
+            .await;
         drop(reached.expect("self holds the sender"));
         self.version()
     }
@@ -143,10 +154,14 @@ impl Publisher {
     pub(crate) fn publish(&self, published: Published) {
         let applied = published.state.applied().0;
         let revision = published.state.revision();
-        let batch = (!published.reset).then(|| Arc::new(Batch::new(published.applied, &self.version.load().state)));
+        let batch = (!published.reset)
+            .then(|| Arc::new(Batch::new(published.applied, &self.version.load().state)));
         {
             let mut ring = self.lock();
-            self.version.store(Arc::new(Version { state: published.state, applied }));
+            self.version.store(Arc::new(Version {
+                state: published.state,
+                applied,
+            }));
             match batch {
                 Some(batch) => ring.push(batch),
                 // What led here is not known: every place before becomes `Lagged`.
@@ -160,12 +175,15 @@ impl Publisher {
 impl Batch {
     /// What watchers are told of it.
     pub(crate) fn deltas(&self) -> &[Delta] {
-        self.deltas.get_or_init(|| deltas::of(&self.applied, self.deleted.clone()))
+        self.deltas
+            .get_or_init(|| deltas::of(&self.applied, self.deleted.clone()))
     }
 
     /// The revision after it.
     pub(crate) fn revision(&self) -> Revision {
-        self.applied.last().map_or(Revision::ZERO, |entry| entry.revision)
+        self.applied
+            .last()
+            .map_or(Revision::ZERO, |entry| entry.revision)
     }
 
     fn new(applied: Vec<AppliedEntry>, before: &State) -> Self {
@@ -177,7 +195,10 @@ impl Batch {
             events += 1;
             match event {
                 Event::Directive { session, directive } => {
-                    directives.entry(*session).or_default().push(directive.clone());
+                    directives
+                        .entry(*session)
+                        .or_default()
+                        .push(directive.clone());
                 }
                 Event::SessionEnded { session, cause } => {
                     ended.insert(*session, *cause);
@@ -185,7 +206,14 @@ impl Batch {
                 _ => {}
             }
         }
-        Self { applied, directives, ended, events, deleted, deltas: OnceLock::new() }
+        Self {
+            applied,
+            directives,
+            ended,
+            events,
+            deleted,
+            deltas: OnceLock::new(),
+        }
     }
 }
 
@@ -194,7 +222,9 @@ impl Ring {
         self.events += batch.events;
         self.batches.push_back(batch);
         // The newest stays whatever its size: it is shared, and streams take it right away.
-        while self.batches.len() > 1 && (self.events > RING_EVENTS_MAX || self.batches.len() > RING_BATCHES_MAX) {
+        while self.batches.len() > 1
+            && (self.events > RING_EVENTS_MAX || self.batches.len() > RING_BATCHES_MAX)
+        {
             let dropped = self.batches.pop_front().expect("more than one is kept");
             self.events -= dropped.events;
             self.first += 1;
@@ -206,5 +236,87 @@ impl Ring {
         self.first += self.batches.len() as u64 + 1;
         self.batches.clear();
         self.events = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{ClusterTime, Term, TraceId};
+
+    use super::*;
+
+    fn applied(index: u64, events: Vec<Event>) -> Published {
+        let mut state = State::new();
+        state.note_applied(LogIndex(index), Term(1));
+        let entry = AppliedEntry {
+            index: LogIndex(index),
+            term: Term(1),
+            revision: Revision(index),
+            cluster_time: ClusterTime::ZERO,
+            trace: TraceId(0),
+            events,
+        };
+        Published {
+            state,
+            applied: vec![entry],
+            reset: false,
+        }
+    }
+
+    #[test]
+    fn a_place_taken_with_a_version_misses_nothing_and_repeats_nothing() {
+        let publisher = Publisher::new(State::new());
+        publisher.publish(applied(1, Vec::new()));
+        let (version, place) = publisher.subscribe();
+        assert_eq!(version.applied, LogIndex(1));
+        assert!(matches!(publisher.at(place), Next::Pending));
+        publisher.publish(applied(2, Vec::new()));
+        let Next::Batch(batch) = publisher.at(place) else {
+            panic!("the batch is not there")
+        };
+        assert_eq!(batch.applied[0].index, LogIndex(2));
+    }
+
+    #[test]
+    fn who_falls_out_of_the_ring_is_told_and_so_is_everybody_after_a_reset() {
+        let publisher = Publisher::new(State::new());
+        let (_, place) = publisher.subscribe();
+        let session = SessionKey {
+            id: quorate_types::SessionId(1),
+            created: Revision(1),
+        };
+        let many = vec![Event::SessionRevoked { session }; RING_EVENTS_MAX / 2 + 1];
+        publisher.publish(applied(1, many.clone()));
+        assert!(matches!(publisher.at(place), Next::Batch(_)));
+        publisher.publish(applied(2, many));
+        assert!(matches!(publisher.at(place), Next::Lagged));
+        let (_, end) = publisher.subscribe();
+        assert!(
+            matches!(publisher.at(Place(end.0 - 1)), Next::Batch(_)),
+            "the newest is kept whatever its size"
+        );
+        publisher.publish(Published {
+            reset: true,
+            ..applied(9, Vec::new())
+        });
+        assert!(matches!(publisher.at(end), Next::Lagged));
+        let (version, fresh) = publisher.subscribe();
+        assert_eq!(version.applied, LogIndex(9));
+        assert!(matches!(publisher.at(fresh), Next::Pending));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_version_ends_when_it_is_published() {
+        let publisher = Arc::new(Publisher::new(State::new()));
+        let waiting = {
+            let publisher = Arc::clone(&publisher);
+            tokio::spawn(
+                async move { publisher.reached(LogIndex(3), Revision::ZERO).await.applied },
+            )
+        };
+        for index in 1..=3 {
+            publisher.publish(applied(index, Vec::new()));
+        }
+        assert_eq!(waiting.await.unwrap(), LogIndex(3));
     }
 }

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::peer::{self, Dialler, Introduction, PeerListener, Peers};
 use crate::publish::Publisher;
 use crate::snapshot_thread::{self, SnapshotWorker};
-use crate::step_thread::{Standing, StepParts, StepThread};
+use crate::step_thread::{Reach, RoleView, StepThread};
 use crate::stop::{Stop, StopReason};
 use crate::tls::{self, TlsError};
 use crate::{clock, writer_thread};
@@ -56,7 +56,9 @@ pub enum StartError {
         source: TlsError,
     },
     /// A port cannot be listened on.
-    #[error("listen for {whom} on {address}: check `{field}`, and whether another process has that port")]
+    #[error(
+        "listen for {whom} on {address}: check `{field}`, and whether another process has that port"
+    )]
     Listen {
         /// Clients or peers.
         whom: &'static str,
@@ -79,7 +81,9 @@ impl StartError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Boot(BootError::Storage(error)) => error.hint(),
-            Self::Boot(BootError::Undecodable { .. }) => Some("start the release that wrote it, or a newer one; else replace this member"),
+            Self::Boot(BootError::Undecodable { .. }) => {
+                Some("start the release that wrote it, or a newer one; else replace this member")
+            }
             _ => None,
         }
     }
@@ -101,7 +105,12 @@ impl Listeners {
     /// [`StartError::Listen`]: choose another address, or stop who has it.
     pub fn bind(config: &ServerConfig) -> Result<Self, StartError> {
         let bind = |whom, field, address: SocketAddr| {
-            TcpListener::bind(address).map_err(|source| StartError::Listen { whom, address, field, source })
+            TcpListener::bind(address).map_err(|source| StartError::Listen {
+                whom,
+                address,
+                field,
+                source,
+            })
         };
         Ok(Self {
             client: bind("clients", "client_listen", config.client_listen)?,
@@ -118,9 +127,9 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]: nothing was started. Correct what it names.
-    pub fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
+    pub fn start(config: &ServerConfig) -> Result<RunningServer, StartError> {
         config.check()?;
-        let listeners = Listeners::bind(&config)?;
+        let listeners = Listeners::bind(config)?;
         Self::start_on(config, listeners)
     }
 
@@ -128,11 +137,14 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]: nothing was started. Correct what it names.
-    pub fn start_on(config: ServerConfig, listeners: Listeners) -> Result<RunningServer, StartError> {
+    pub fn start_on(
+        config: &ServerConfig,
+        listeners: Listeners,
+    ) -> Result<RunningServer, StartError> {
         config.check()?;
-        let tls = TlsSetup::load(&config)?;
-        let booted = boot::boot(&config)?;
-        start(&config, listeners, tls, booted)
+        let tls = TlsSetup::load(config)?;
+        let booted = boot::boot(config)?;
+        start(config, listeners, tls, booted)
     }
 }
 
@@ -143,11 +155,21 @@ struct TlsSetup {
 
 impl TlsSetup {
     fn load(config: &ServerConfig) -> Result<Self, StartError> {
-        let client = |source| StartError::Tls { port: "client", source };
-        let peer = |source| StartError::Tls { port: "peer", source };
+        let client = |source| StartError::Tls {
+            port: "client",
+            source,
+        };
+        let peer = |source| StartError::Tls {
+            port: "peer",
+            source,
+        };
         Ok(Self {
             client: match &config.client_tls {
-                Some(files) => Some(tls::server_config(files, &[b"h2", b"http/1.1"]).map_err(client)?.into()),
+                Some(files) => Some(
+                    tls::server_config(files, &[b"h2", b"http/1.1"])
+                        .map_err(client)?
+                        .into(),
+                ),
                 None => None,
             },
             peer: match &config.peer_tls {
@@ -185,8 +207,20 @@ fn replica_config(config: &ServerConfig, seed: u64, incarnation: u64) -> quorate
     }
 }
 
-fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Booted) -> Result<RunningServer, StartError> {
-    let Booted { data_dir, disk_id, log, snapshots, consensus, state } = booted;
+fn start(
+    config: &ServerConfig,
+    listeners: Listeners,
+    tls: TlsSetup,
+    booted: Booted,
+) -> Result<RunningServer, StartError> {
+    let Booted {
+        data_dir,
+        disk_id,
+        log,
+        snapshots,
+        consensus,
+        state,
+    } = booted;
     let own = config.own_id();
     let client_address = listeners.client.local_addr().map_err(StartError::System)?;
     let peer_address = listeners.peer.local_addr().map_err(StartError::System)?;
@@ -196,11 +230,19 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
     let metrics = Arc::new(Metrics::new(crate::VERSION));
     let stop = Stop::new();
     let inbox = Arc::new(Inbox::new());
-    let others = || config.initial_cluster.iter().filter(move |member| member.id != own);
+    let others = || {
+        config
+            .initial_cluster
+            .iter()
+            .filter(move |member| member.id != own)
+    };
     let peers = Arc::new(Peers::new(others().map(|member| member.id), &metrics));
     let publisher = Arc::new(Publisher::new(state.clone()));
-    let (standing_sender, standing) =
-        watch::channel(Standing { role: Role::Follower, term: consensus.hard_state.term, leader: None });
+    let (role_sender, role) = watch::channel(RoleView {
+        role: Role::Follower,
+        term: consensus.hard_state.term,
+        leader: None,
+    });
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
@@ -210,7 +252,8 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         .map_err(StartError::System)?;
 
     let (writer, writer_thread) =
-        writer_thread::spawn(log, Arc::clone(&inbox), Arc::clone(&metrics), stop.clone()).map_err(StartError::System)?;
+        writer_thread::spawn(log, Arc::clone(&inbox), Arc::clone(&metrics), stop.clone())
+            .map_err(StartError::System)?;
     let worker = SnapshotWorker {
         store: snapshots,
         inbox: Arc::clone(&inbox),
@@ -218,21 +261,25 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
-    let (snapshot_jobs, snapshot_thread) = snapshot_thread::spawn(worker).map_err(StartError::System)?;
-    let replica = Replica::new(replica_config(config, seed, incarnation), Boot { consensus, state }, clock::now());
-    let step_thread = StepThread::new(StepParts {
-        replica,
-        inbox: Arc::clone(&inbox),
+    let (snapshot_jobs, snapshot_thread) =
+        snapshot_thread::spawn(worker).map_err(StartError::System)?;
+    let replica = Replica::new(
+        replica_config(config, seed, incarnation),
+        Boot { consensus, state },
+        clock::now(),
+    );
+    let reach = Reach {
         writer,
         snapshots: snapshot_jobs,
         peers: Arc::clone(&peers),
         publisher: Arc::clone(&publisher),
-        standing: standing_sender,
+        role: role_sender,
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
-    })
-    .spawn()
-    .map_err(StartError::System)?;
+    };
+    let step_thread = StepThread::new(replica, Arc::clone(&inbox), reach)
+        .spawn()
+        .map_err(StartError::System)?;
 
     let level = publisher.version().state.feature_level();
     let introduction = Arc::new(Introduction {
@@ -241,7 +288,11 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         own,
         disk_id,
         features: (level, quorate_coord::FEATURE_LEVEL),
-        members: config.initial_cluster.iter().map(|member| member.id).collect(),
+        members: config
+            .initial_cluster
+            .iter()
+            .map(|member| member.id)
+            .collect(),
         data_dir: data_dir.clone(),
         disks: std::sync::Mutex::default(),
     });
@@ -251,9 +302,12 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         name: config.name.clone(),
         members: config.initial_cluster.clone(),
         ttl_ms_min_safe: ttl_ms_min_safe(config),
-        calls: Calls { inbox: Arc::clone(&inbox), metrics: Arc::clone(&metrics) },
+        calls: Calls {
+            inbox: Arc::clone(&inbox),
+            metrics: Arc::clone(&metrics),
+        },
         publisher: Arc::clone(&publisher),
-        standing: standing.clone(),
+        role: role.clone(),
         metrics: Arc::clone(&metrics),
         started: Instant::now(),
     });
@@ -265,7 +319,7 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         shutdown_timeout: config.shutdown_timeout,
         stop: stop.clone(),
         inbox: Arc::clone(&inbox),
-        standing,
+        role,
         publisher,
         metrics: Arc::clone(&metrics),
         data_dir,
@@ -287,7 +341,9 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         metrics: Arc::clone(&metrics),
     }));
     for (peer, lane, link) in peers.links() {
-        let member = others().find(|member| member.id == peer).expect("links were made for these");
+        let member = others()
+            .find(|member| member.id == peer)
+            .expect("links were made for these");
         runtime.spawn(peer::dial_forever(Dialler {
             peer,
             lane,
@@ -300,7 +356,12 @@ fn start(config: &ServerConfig, listeners: Listeners, tls: TlsSetup, booted: Boo
         }));
     }
     let client = into_tokio(listeners.client).map_err(StartError::System)?;
-    runtime.spawn(http::accept_forever(ClientListener { listener: client, tls: tls.client, api, stop }));
+    runtime.spawn(http::accept_forever(ClientListener {
+        listener: client,
+        tls: tls.client,
+        api,
+        stop,
+    }));
     tracing::info!(name = config.name, member = own.0, clients = %client_address, peers = %peer_address, "started");
     Ok(running)
 }
@@ -313,7 +374,7 @@ pub struct RunningServer {
     shutdown_timeout: Duration,
     stop: Stop,
     inbox: Arc<Inbox>,
-    standing: watch::Receiver<Standing>,
+    role: watch::Receiver<RoleView>,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
     data_dir: SharedDataDir,
@@ -323,7 +384,10 @@ pub struct RunningServer {
 
 impl std::fmt::Debug for RunningServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunningServer").field("own", &self.own).field("client_address", &self.client_address).finish_non_exhaustive()
+        f.debug_struct("RunningServer")
+            .field("own", &self.own)
+            .field("client_address", &self.client_address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -348,14 +412,14 @@ impl RunningServer {
 
     /// Role, term and leader, as it knows them.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        *self.standing.borrow()
+    pub fn role_view(&self) -> RoleView {
+        *self.role.borrow()
     }
 
     /// Tells of every change of role, term or leader.
     #[must_use]
-    pub fn standings(&self) -> watch::Receiver<Standing> {
-        self.standing.clone()
+    pub fn role_changes(&self) -> watch::Receiver<RoleView> {
+        self.role.clone()
     }
 
     /// The last log index applied here.
@@ -373,7 +437,11 @@ impl RunningServer {
 
     /// Waits until this server has applied an index.
     pub async fn wait_applied(&self, index: LogIndex) {
-        drop(self.publisher.reached(index, quorate_types::Revision::ZERO).await);
+        drop(
+            self.publisher
+                .reached(index, quorate_types::Revision::ZERO)
+                .await,
+        );
     }
 
     /// The metrics as Prometheus reads them.
@@ -389,11 +457,11 @@ impl RunningServer {
 
     /// Stops in good order: a leader hands over first, so that nobody waits for a timeout.
     pub async fn shutdown(self) -> StopReason {
-        if self.standing().role == Role::Leader {
+        if self.role_view().role == Role::Leader {
             tracing::info!("handing the backbone's leadership over");
             self.inbox.push(Input::HandOver);
-            let mut standing = self.standing.clone();
-            let handed_over = standing.wait_for(|now| now.role != Role::Leader && now.leader.is_some());
+            let mut role = self.role.clone();
+            let handed_over = role.wait_for(|now| now.role != Role::Leader && now.leader.is_some());
             tokio::select! {
                 _ = handed_over => {}
                 // A single server, or peers that are gone: there is nobody to hand over to.
@@ -416,7 +484,8 @@ impl Drop for RunningServer {
         self.stop.leave(StopReason::Asked);
         if let Some(runtime) = self.runtime.take() {
             // A runtime may not be dropped inside another one's task; its own thread may.
-            let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2)));
+            let stopping =
+                std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(2)));
             let _ = stopping.join(); // it cannot panic; were it to, nothing more could be done
         }
         for thread in self.threads.drain(..) {

@@ -54,19 +54,26 @@ pub(crate) struct SnapshotWorker {
 }
 
 /// Starts the thread. It ends when the sender is dropped, or the disk fails.
-pub(crate) fn spawn(mut worker: SnapshotWorker) -> std::io::Result<(JobSender, std::thread::JoinHandle<()>)> {
+pub(crate) fn spawn(
+    mut worker: SnapshotWorker,
+) -> std::io::Result<(JobSender, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name("quorate-snapshot".to_owned()).spawn(move || {
-        let _guard = worker.stop.guard("snapshot");
-        if let Err(error) = worker.run(&receiver) {
-            worker.stop.leave(StopReason::Storage(Arc::new(error)));
-        }
-    })?;
+    let thread = std::thread::Builder::new()
+        .name("quorate-snapshot".to_owned())
+        .spawn(move || {
+            let _guard = worker.stop.guard("snapshot");
+            if let Err(error) = worker.run(&receiver) {
+                worker.stop.leave(StopReason::Storage(Arc::new(error)));
+            }
+        })?;
     Ok((sender, thread))
 }
 
 fn stored(meta: &SnapshotMeta) -> quorate_storage::SnapshotMeta {
-    quorate_storage::SnapshotMeta { index: meta.last.index, term: meta.last.term }
+    quorate_storage::SnapshotMeta {
+        index: meta.last.index,
+        term: meta.last.term,
+    }
 }
 
 impl SnapshotWorker {
@@ -74,8 +81,18 @@ impl SnapshotWorker {
         while let Ok(job) = jobs.recv() {
             match job {
                 Job::Save { meta, state } => self.save(meta, *state)?,
-                Job::SendChunk { to, term, meta, offset } => self.send_chunk(to, term, meta, offset)?,
-                Job::WriteChunk { meta, offset, total, data } => self.write_chunk(meta, offset, total, &data)?,
+                Job::SendChunk {
+                    to,
+                    term,
+                    meta,
+                    offset,
+                } => self.send_chunk(to, term, meta, offset)?,
+                Job::WriteChunk {
+                    meta,
+                    offset,
+                    total,
+                    data,
+                } => self.write_chunk(meta, offset, total, &data)?,
             }
         }
         Ok(())
@@ -88,15 +105,32 @@ impl SnapshotWorker {
         self.store.save(stored(&meta), &bytes)?;
         self.metrics.snapshot_seconds.record(begun.elapsed());
         self.metrics.snapshots_saved.increment(1);
-        tracing::info!(index = meta.last.index.0, bytes = bytes.len(), ms = begun.elapsed().as_millis(), "saved a snapshot");
+        tracing::info!(
+            index = meta.last.index.0,
+            bytes = bytes.len(),
+            ms = begun.elapsed().as_millis(),
+            "saved a snapshot"
+        );
         self.inbox.push(Input::SnapshotSaved { meta });
         Ok(())
     }
 
-    fn send_chunk(&self, to: ReplicaId, term: Term, meta: SnapshotMeta, offset: u64) -> Result<(), StorageError> {
+    fn send_chunk(
+        &self,
+        to: ReplicaId,
+        term: Term,
+        meta: SnapshotMeta,
+        offset: u64,
+    ) -> Result<(), StorageError> {
         match self.store.read_chunk(stored(&meta), offset, CHUNK_BYTES) {
             Ok((bytes, total)) => {
-                let message = Message::SnapshotChunk { term, meta, offset, total, data: bytes.into() };
+                let message = Message::SnapshotChunk {
+                    term,
+                    meta,
+                    offset,
+                    total,
+                    data: bytes.into(),
+                };
                 self.peers.send(to, PeerMessage::Consensus(message));
                 Ok(())
             }
@@ -109,7 +143,13 @@ impl SnapshotWorker {
         }
     }
 
-    fn write_chunk(&mut self, meta: SnapshotMeta, offset: u64, total: u64, data: &[u8]) -> Result<(), StorageError> {
+    fn write_chunk(
+        &mut self,
+        meta: SnapshotMeta,
+        offset: u64,
+        total: u64,
+        data: &[u8],
+    ) -> Result<(), StorageError> {
         match self.try_write_chunk(&meta, offset, total, data) {
             Ok(None) => {
                 let next = offset + data.len() as u64;
@@ -117,7 +157,11 @@ impl SnapshotWorker {
                 Ok(())
             }
             Ok(Some(state)) => {
-                tracing::info!(index = meta.last.index.0, bytes = total, "received a snapshot");
+                tracing::info!(
+                    index = meta.last.index.0,
+                    bytes = total,
+                    "received a snapshot"
+                );
                 self.metrics.snapshots_installed.increment(1);
                 self.inbox.push(Input::SnapshotArrived { meta, state });
                 Ok(())
@@ -132,7 +176,13 @@ impl SnapshotWorker {
         }
     }
 
-    fn try_write_chunk(&mut self, meta: &SnapshotMeta, offset: u64, total: u64, data: &[u8]) -> Result<Option<Box<State>>, ChunkError> {
+    fn try_write_chunk(
+        &mut self,
+        meta: &SnapshotMeta,
+        offset: u64,
+        total: u64,
+        data: &[u8],
+    ) -> Result<Option<Box<State>>, ChunkError> {
         if offset == 0 {
             self.store.begin_incoming(stored(meta))?;
         }
@@ -141,9 +191,12 @@ impl SnapshotWorker {
             return Ok(None);
         }
         let bytes = self.store.finish_incoming(stored(meta))?;
-        let (found, state) = quorate_codec::decode_snapshot(&bytes).map_err(|e| ChunkError::Broken(ErrorChain(&e).to_string()))?;
+        let (found, state) = quorate_codec::decode_snapshot(&bytes)
+            .map_err(|e| ChunkError::Broken(ErrorChain(&e).to_string()))?;
         if found != *meta {
-            return Err(ChunkError::Broken("it covers something else than its sender said".to_owned()));
+            return Err(ChunkError::Broken(
+                "it covers something else than its sender said".to_owned(),
+            ));
         }
         Ok(Some(Box::new(state)))
     }

@@ -31,12 +31,12 @@ impl StopReason {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Storage(error) => error.hint(),
-            Self::Replica(quorate_consensus::FatalError::RolledBack { .. }) => {
-                Some("this disk was restored or rolled back: remove the member and add a new one with an empty data directory")
-            }
-            Self::Replica(quorate_consensus::FatalError::CommittedConflict { .. }) => {
-                Some("stop all members, keep their data directories, and compare them before any of them is started")
-            }
+            Self::Replica(quorate_consensus::FatalError::RolledBack { .. }) => Some(
+                "this disk was restored or rolled back: remove the member and add a new one with an empty data directory",
+            ),
+            Self::Replica(quorate_consensus::FatalError::CommittedConflict { .. }) => Some(
+                "stop all members, keep their data directories, and compare them before any of them is started",
+            ),
             Self::Asked | Self::Panicked { .. } => None,
         }
     }
@@ -56,7 +56,9 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        Self { reason: watch::Sender::new(None) }
+        Self {
+            reason: watch::Sender::new(None),
+        }
     }
 
     /// Leaves a reason; later ones are ignored.
@@ -82,13 +84,19 @@ impl Stop {
     /// Waits for a reason.
     pub(crate) async fn wait(&self) -> StopReason {
         let mut receiver = self.reason.subscribe();
-        let found = receiver.wait_for(Option::is_some).await.expect("self holds the sender");
+        let found = receiver
+            .wait_for(Option::is_some)
+            .await
+            .expect("self holds the sender");
         found.clone().expect("waited for some")
     }
 
     /// Reports a panic of the thread that holds the guard.
     pub(crate) fn guard(&self, thread: &'static str) -> PanicGuard {
-        PanicGuard { stop: self.clone(), thread }
+        PanicGuard {
+            stop: self.clone(),
+            thread,
+        }
     }
 }
 
@@ -101,7 +109,9 @@ pub(crate) struct PanicGuard {
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.stop.leave(StopReason::Panicked { thread: self.thread });
+            self.stop.leave(StopReason::Panicked {
+                thread: self.thread,
+            });
         }
     }
 }

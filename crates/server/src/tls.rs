@@ -57,26 +57,43 @@ pub enum TlsError {
 type Chain = Vec<CertificateDer<'static>>;
 
 fn chain(path: &Path, what: &'static str) -> Result<Chain, TlsError> {
-    let pem = |source| TlsError::Pem { what, path: path.to_owned(), source };
-    let certificates: Chain =
-        CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)?;
+    let pem = |source| TlsError::Pem {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    let certificates: Chain = CertificateDer::pem_file_iter(path)
+        .map_err(pem)?
+        .collect::<Result<_, _>>()
+        .map_err(pem)?;
     if certificates.is_empty() {
-        return Err(TlsError::Empty { what, path: path.to_owned() });
+        return Err(TlsError::Empty {
+            what,
+            path: path.to_owned(),
+        });
     }
     Ok(certificates)
 }
 
 fn identity(files: &TlsFiles) -> Result<(Chain, PrivateKeyDer<'static>), TlsError> {
     let certificates = chain(&files.cert, "certificate")?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|source| TlsError::Pem { what: "private key", path: files.key.clone(), source })?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Pem {
+        what: "private key",
+        path: files.key.clone(),
+        source,
+    })?;
     Ok((certificates, key))
 }
 
 fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(path, "authority")? {
-        roots.add(certificate).map_err(|error| TlsError::Authority { path: path.to_owned(), why: error.to_string() })?;
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::Authority {
+                path: path.to_owned(),
+                why: error.to_string(),
+            })?;
     }
     Ok(Arc::new(roots))
 }
@@ -89,20 +106,33 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 ///
 /// # Errors
 /// [`TlsError`]: correct the named file.
-pub(crate) fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn server_config(
+    files: &TlsFiles,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let (certificates, key) = identity(files)?;
-    let config = |source| TlsError::Config { path: files.cert.clone(), source };
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(config)?;
+    let config = |source| TlsError::Config {
+        path: files.cert.clone(),
+        source,
+    };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(config)?;
     let builder = match &files.ca {
         Some(ca) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider())
                 .build()
-                .map_err(|error| TlsError::Authority { path: ca.clone(), why: error.to_string() })?;
+                .map_err(|error| TlsError::Authority {
+                    path: ca.clone(),
+                    why: error.to_string(),
+                })?;
             builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
     };
-    let mut built = builder.with_single_cert(certificates, key).map_err(config)?;
+    let mut built = builder
+        .with_single_cert(certificates, key)
+        .map_err(config)?;
     built.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(built))
 }
@@ -113,8 +143,14 @@ pub(crate) fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
 /// [`TlsError`]: correct the named file.
 pub(crate) fn peer_client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
     let (certificates, key) = identity(files)?;
-    let config = |source| TlsError::Config { path: files.cert.clone(), source };
-    let ca = files.ca.as_ref().expect("ServerConfig::check refuses peer TLS without an authority");
+    let config = |source| TlsError::Config {
+        path: files.cert.clone(),
+        source,
+    };
+    let ca = files
+        .ca
+        .as_ref()
+        .expect("ServerConfig::check refuses peer TLS without an authority");
     let built = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(config)?
@@ -144,7 +180,12 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         0..=0x7f => (usize::from(short), rest),
         0x81..=0x83 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+            (
+                bytes
+                    .iter()
+                    .fold(0, |length, byte| length << 8 | usize::from(*byte)),
+                rest,
+            )
         }
         _ => return None,
     };
@@ -192,14 +233,21 @@ mod tests {
     fn the_principal_is_the_common_name_and_garbage_names_nobody() {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Orders");
-        params.distinguished_name.push(rcgen::DnType::CommonName, "node-7");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, "Orders");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "node-7");
         let certificate = params.self_signed(&key).unwrap();
         assert_eq!(principal(certificate.der()).as_str(), "node-7");
         let der = certificate.der();
         for end in 0..der.len() {
             let _ = common_name(&der[..end]); // no panic on any prefix
         }
-        assert_eq!(principal(&CertificateDer::from(vec![0x30, 0x84, 1, 1, 1, 1])).as_str(), "anonymous");
+        assert_eq!(
+            principal(&CertificateDer::from(vec![0x30, 0x84, 1, 1, 1, 1])).as_str(),
+            "anonymous"
+        );
     }
 }

@@ -29,12 +29,14 @@ pub(crate) fn spawn(
     stop: Stop,
 ) -> std::io::Result<(WriteSender, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = channel();
-    let thread = std::thread::Builder::new().name("quorate-writer".to_owned()).spawn(move || {
-        let _guard = stop.guard("log writer");
-        if let Err(error) = run(log, &receiver, &inbox, &metrics) {
-            stop.leave(StopReason::Storage(Arc::new(error)));
-        }
-    })?;
+    let thread = std::thread::Builder::new()
+        .name("quorate-writer".to_owned())
+        .spawn(move || {
+            let _guard = stop.guard("log writer");
+            if let Err(error) = run(log, &receiver, &inbox, &metrics) {
+                stop.leave(StopReason::Storage(Arc::new(error)));
+            }
+        })?;
     Ok((sender, thread))
 }
 
@@ -46,13 +48,17 @@ fn run(
 ) -> Result<(), StorageError> {
     while let Ok(first) = writes.recv() {
         let mut through = first.seq;
-        let mut entries = write(&mut log, first)?;
+        let mut entries = write(&mut log, &first)?;
         while entries < ENTRIES_PER_SYNC_MAX
             && let Ok(next) = writes.try_recv()
         {
-            assert!(next.seq > through, "writes come in order: {:?} after {through:?}", next.seq);
+            assert!(
+                next.seq > through,
+                "writes come in order: {:?} after {through:?}",
+                next.seq
+            );
             through = next.seq;
-            entries += write(&mut log, next)?;
+            entries += write(&mut log, &next)?;
         }
         let begun = Instant::now();
         log.sync()?;
@@ -65,9 +71,12 @@ fn run(
 }
 
 /// Carries out one write's parts in the order of its fields; returns how many entries it appended.
-fn write(log: &mut impl LogStore, write: Write<Envelope>) -> Result<usize, StorageError> {
+fn write(log: &mut impl LogStore, write: &Write<Envelope>) -> Result<usize, StorageError> {
     if let Some(vote) = write.hard_state {
-        log.save_vote(Vote { term: vote.term, voted_for: vote.voted_for })?;
+        log.save_vote(Vote {
+            term: vote.term,
+            voted_for: vote.voted_for,
+        })?;
     }
     if let Some(from) = write.truncate_from {
         log.truncate_suffix(from)?;
@@ -83,5 +92,103 @@ fn write(log: &mut impl LogStore, write: Write<Envelope>) -> Result<usize, Stora
 }
 
 fn record(entry: &Entry<Envelope>) -> Record {
-    Record { index: entry.index, term: entry.term, bytes: quorate_codec::encode_entry(entry).into() }
+    Record {
+        index: entry.index,
+        term: entry.term,
+        bytes: quorate_codec::encode_entry(entry).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use quorate_consensus::{Body, HardState, WriteSeq};
+    use quorate_storage::{FileLog, LogOptions, SimDisk};
+    use quorate_types::{LogIndex, ReplicaId, Term};
+
+    use super::*;
+
+    fn entries(seq: u64) -> Write<Envelope> {
+        let entry = Entry {
+            index: LogIndex(seq),
+            term: Term(1),
+            body: Body::OwnTerm,
+        };
+        Write {
+            seq: WriteSeq(seq),
+            hard_state: None,
+            truncate_from: None,
+            purge_through: None,
+            entries: vec![entry],
+        }
+    }
+
+    fn persisted(inbox: &Inbox) -> Option<WriteSeq> {
+        let round = inbox.take(Duration::from_secs(10), 0);
+        let waiting = round.vital.into_iter().next_back()?;
+        match waiting.input {
+            Input::Persisted { through } => Some(through),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn writes_that_wait_together_share_one_sync_and_are_reported_durable_together() {
+        let disk = SimDisk::new(1);
+        let (log, _) = FileLog::open(disk.clone(), LogOptions::small()).unwrap();
+        let (inbox, metrics, stop) = (
+            Arc::new(Inbox::new()),
+            Arc::new(Metrics::new("test")),
+            Stop::new(),
+        );
+        let (sender, receiver) = channel();
+        sender
+            .send(Write {
+                hard_state: Some(HardState {
+                    term: Term(1),
+                    voted_for: Some(ReplicaId(1)),
+                }),
+                ..entries(1)
+            })
+            .unwrap();
+        for seq in 2..=100 {
+            sender.send(entries(seq)).unwrap();
+        }
+        drop(sender);
+        run(log, &receiver, &inbox, &metrics).unwrap();
+        assert_eq!(persisted(&inbox), Some(WriteSeq(100)));
+        let text = metrics.render();
+        assert!(text.contains("quorate_log_syncs_total 1\n"), "{text}");
+        assert!(text.contains("quorate_log_entries_total 100\n"), "{text}");
+        assert!(stop.reason().is_none());
+        let (_, recovered) = FileLog::open(disk, LogOptions::small()).unwrap();
+        assert_eq!(
+            (recovered.records.len(), recovered.vote.term),
+            (100, Term(1))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_stops_the_server_and_reports_nothing_durable() {
+        let disk = SimDisk::new(1);
+        let (log, _) = FileLog::open(disk.clone(), LogOptions::small()).unwrap();
+        disk.fail_syncs(1);
+        let (inbox, metrics, stop) = (
+            Arc::new(Inbox::new()),
+            Arc::new(Metrics::new("test")),
+            Stop::new(),
+        );
+        let (sender, thread) = spawn(log, Arc::clone(&inbox), metrics, stop.clone()).unwrap();
+        sender.send(entries(1)).unwrap();
+        let StopReason::Storage(error) = stop.wait().await else {
+            panic!()
+        };
+        assert!(
+            matches!(*error, StorageError::SyncFailed { .. }),
+            "{error:?}"
+        );
+        thread.join().unwrap();
+        assert!(inbox.take(Duration::ZERO, 0).vital.is_empty());
+    }
 }

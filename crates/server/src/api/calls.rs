@@ -23,14 +23,19 @@ impl Calls {
     pub(crate) fn submit(&self, request: Request, responder: Responder) {
         if let Err(refused) = self.inbox.push_call(Call { request, responder }) {
             self.metrics.refused_overloaded.increment(1);
-            (refused.responder)(Response::Refused(Refusal::Overloaded { retry_after_ms: RETRY_AFTER_MS }));
+            (refused.responder)(Response::Refused(Refusal::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            }));
         }
     }
 
     /// Hands a call over and waits for its answer. A server that stops meanwhile leaves the outcome unknown.
     pub(crate) async fn call(&self, request: Request) -> Response {
         let (sender, receiver) = oneshot::channel();
-        self.submit(request, Box::new(move |response| drop(sender.send(response))));
+        self.submit(
+            request,
+            Box::new(move |response| drop(sender.send(response))),
+        );
         receiver.await.unwrap_or(Response::Unknown)
     }
 

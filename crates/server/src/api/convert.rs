@@ -5,19 +5,35 @@ use quorate_types::{DirectiveSeq, FencingToken, TenureNumber};
 use quorate_wire::api;
 
 pub(super) fn session_key(key: coord::SessionKey) -> api::SessionKey {
-    api::SessionKey { id: key.id, created: key.created }
+    api::SessionKey {
+        id: key.id,
+        created: key.created,
+    }
 }
 
 pub(super) fn session_key_in(key: api::SessionKey) -> coord::SessionKey {
-    coord::SessionKey { id: key.id, created: key.created }
+    coord::SessionKey {
+        id: key.id,
+        created: key.created,
+    }
 }
 
 fn tenure_id(key: coord::TenureKey) -> api::TenureId {
-    api::TenureId { group: key.group.name, incarnation: key.group.created, number: key.number }
+    api::TenureId {
+        group: key.group.name,
+        incarnation: key.group.created,
+        number: key.number,
+    }
 }
 
 pub(super) fn tenure_key_in(id: api::TenureId) -> coord::TenureKey {
-    coord::TenureKey { group: coord::GroupKey { name: id.group, created: id.incarnation }, number: id.number }
+    coord::TenureKey {
+        group: coord::GroupKey {
+            name: id.group,
+            created: id.incarnation,
+        },
+        number: id.number,
+    }
 }
 
 pub(super) fn phase(phase: coord::Phase) -> api::Phase {
@@ -63,20 +79,40 @@ pub(super) fn directive(directive: coord::Directive) -> api::Directive {
     use coord::DirectiveKind as In;
     let kind = match directive.kind {
         In::Poll { token, deadline_ms } => api::DirectiveKind::Poll { token, deadline_ms },
-        In::Prepare { token, deadline_ms, predecessor: before } => {
-            api::DirectiveKind::Prepare { token, deadline_ms, predecessor: before.map(predecessor) }
-        }
-        In::Activate { token, predecessor: before } => {
-            api::DirectiveKind::Activate { token, predecessor: before.map(predecessor) }
-        }
+        In::Prepare {
+            token,
+            deadline_ms,
+            predecessor: before,
+        } => api::DirectiveKind::Prepare {
+            token,
+            deadline_ms,
+            predecessor: before.map(predecessor),
+        },
+        In::Activate {
+            token,
+            predecessor: before,
+        } => api::DirectiveKind::Activate {
+            token,
+            predecessor: before.map(predecessor),
+        },
         In::CatchUp => api::DirectiveKind::CatchUp,
         In::StandBy => api::DirectiveKind::StandBy,
-        In::Drain { deadline_ms, successor } => api::DirectiveKind::Drain { deadline_ms, successor },
+        In::Drain {
+            deadline_ms,
+            successor,
+        } => api::DirectiveKind::Drain {
+            deadline_ms,
+            successor,
+        },
         In::Continue => api::DirectiveKind::Continue,
         In::Revoke => api::DirectiveKind::Revoke,
         In::Ended { cause: why } => api::DirectiveKind::Ended { cause: cause(why) },
     };
-    api::Directive { seq: directive.seq, tenure: tenure_id(directive.tenure), kind }
+    api::Directive {
+        seq: directive.seq,
+        tenure: tenure_id(directive.tenure),
+        kind,
+    }
 }
 
 pub(super) fn standing(standing: coord::Standing) -> (DirectiveSeq, Vec<api::StandingTenure>) {
@@ -103,16 +139,25 @@ pub(super) fn standing(standing: coord::Standing) -> (DirectiveSeq, Vec<api::Sta
 pub(super) fn report_in(report: api::Report) -> coord::Report {
     let position = |position: api::Position| coord::Position(position.0);
     match report {
-        api::Report::Polled { position: at } => coord::Report::Polled { position: position(at) },
-        api::Report::Ready { position: at } => coord::Report::Ready { position: position(at) },
+        api::Report::Polled { position: at } => coord::Report::Polled {
+            position: position(at),
+        },
+        api::Report::Ready { position: at } => coord::Report::Ready {
+            position: position(at),
+        },
         api::Report::Failed => coord::Report::Failed,
-        api::Report::Released { position: at } => coord::Report::Released { position: at.map(position) },
+        api::Report::Released { position: at } => coord::Report::Released {
+            position: at.map(position),
+        },
         api::Report::Declined => coord::Report::Declined,
     }
 }
 
 fn configuration(published: &coord::ProposedConfiguration) -> api::ProposedConfiguration {
-    api::ProposedConfiguration { endpoints: published.endpoints.clone(), metadata: published.metadata.clone() }
+    api::ProposedConfiguration {
+        endpoints: published.endpoints.clone(),
+        metadata: published.metadata.clone(),
+    }
 }
 
 pub(super) fn contender_in(spec: api::ContenderSpec) -> coord::ContenderSpec {
@@ -130,8 +175,22 @@ pub(super) fn node_in(
     contract_min: quorate_types::ContractVersion,
     contract_max: quorate_types::ContractVersion,
 ) -> coord::NodeSpec {
-    let api::NodeSpec { name, labels, weight, max_tenures, max_preparing } = spec;
-    coord::NodeSpec { name, labels, weight, max_tenures, max_preparing, contract_min, contract_max }
+    let api::NodeSpec {
+        name,
+        labels,
+        weight,
+        max_tenures,
+        max_preparing,
+    } = spec;
+    coord::NodeSpec {
+        name,
+        labels,
+        weight,
+        max_tenures,
+        max_preparing,
+        contract_min,
+        contract_max,
+    }
 }
 
 pub(super) fn group_spec(spec: api::GroupSpec) -> coord::GroupSpec {
@@ -140,7 +199,9 @@ pub(super) fn group_spec(spec: api::GroupSpec) -> coord::GroupSpec {
         prefer: spec.prefer,
         policy: match spec.policy {
             api::ElectionPolicy::Priority => coord::ElectionPolicy::Priority,
-            api::ElectionPolicy::Freshest { answers_min } => coord::ElectionPolicy::Freshest { answers_min },
+            api::ElectionPolicy::Freshest { answers_min } => {
+                coord::ElectionPolicy::Freshest { answers_min }
+            }
         },
         readiness: spec.readiness,
         prepare_deadline_ms: spec.prepare_deadline_ms,
@@ -163,7 +224,9 @@ fn group_spec_out(spec: &coord::GroupSpec) -> api::GroupSpec {
         prefer: spec.prefer.clone(),
         policy: match spec.policy {
             coord::ElectionPolicy::Priority => api::ElectionPolicy::Priority,
-            coord::ElectionPolicy::Freshest { answers_min } => api::ElectionPolicy::Freshest { answers_min },
+            coord::ElectionPolicy::Freshest { answers_min } => {
+                api::ElectionPolicy::Freshest { answers_min }
+            }
         },
         readiness: spec.readiness,
         prepare_deadline_ms: spec.prepare_deadline_ms,
@@ -215,13 +278,23 @@ pub(crate) fn group_state(group: &coord::Group) -> api::GroupState {
         token: group.token_last,
         node: tenure.and_then(|tenure| tenure.node.clone()),
         session: tenure.and_then(|tenure| tenure.holder),
-        configuration: tenure.map(|tenure| configuration(&tenure.configuration)).unwrap_or_default(),
-        vacancy: if group.phase == coord::Phase::Vacant { ended() } else { None },
+        configuration: tenure
+            .map(|tenure| configuration(&tenure.configuration))
+            .unwrap_or_default(),
+        vacancy: if group.phase == coord::Phase::Vacant {
+            ended()
+        } else {
+            None
+        },
     }
 }
 
 /// The same, as a transition left it.
-pub(super) fn group_state_after(to: coord::Phase, why: coord::Cause, tenure: &coord::TenureView) -> api::GroupState {
+pub(super) fn group_state_after(
+    to: coord::Phase,
+    why: coord::Cause,
+    tenure: &coord::TenureView,
+) -> api::GroupState {
     let vacant = to == coord::Phase::Vacant;
     api::GroupState {
         name: tenure.key.group.name.clone(),
@@ -231,7 +304,11 @@ pub(super) fn group_state_after(to: coord::Phase, why: coord::Cause, tenure: &co
         token: tenure.token,
         node: tenure.node.clone().filter(|_| !vacant),
         session: tenure.holder.filter(|_| !vacant),
-        configuration: if vacant { api::ProposedConfiguration::default() } else { configuration(&tenure.configuration) },
+        configuration: if vacant {
+            api::ProposedConfiguration::default()
+        } else {
+            configuration(&tenure.configuration)
+        },
         vacancy: vacant.then(|| cause(why)),
     }
 }
@@ -265,9 +342,18 @@ pub(super) fn group_view(group: &coord::Group) -> api::GroupView {
 
 pub(super) fn contenders(state: &coord::State, group: &coord::Group) -> Vec<api::ContenderView> {
     let view = |(id, contender): (&quorate_types::SessionId, &coord::Contender)| {
-        let node = state.session(*id).and_then(|session| session.node.clone())?;
-        let spec = api::ContenderSpec { priority: contender.priority, configuration: configuration(&contender.configuration) };
-        Some(api::ContenderView { session: *id, node, spec })
+        let node = state
+            .session(*id)
+            .and_then(|session| session.node.clone())?;
+        let spec = api::ContenderSpec {
+            priority: contender.priority,
+            configuration: configuration(&contender.configuration),
+        };
+        Some(api::ContenderView {
+            session: *id,
+            node,
+            spec,
+        })
     };
     group.contenders.iter().filter_map(view).collect()
 }
@@ -294,19 +380,28 @@ pub(super) fn node_view(state: &coord::State, node: &coord::Node) -> api::NodeVi
 }
 
 /// What an applied request of a session came to.
-pub(super) fn request_done(outcome: quorate_coord::Outcome) -> Result<api::RequestDone, api::ApiError> {
+pub(super) fn request_done(
+    outcome: quorate_coord::Outcome,
+) -> Result<api::RequestDone, api::ApiError> {
     match outcome {
         Ok(coord::Reply::Done { revision } | coord::Reply::Moving { revision, .. }) => {
-            Ok(api::RequestDone { revision, refused: Vec::new() })
+            Ok(api::RequestDone {
+                revision,
+                refused: Vec::new(),
+            })
         }
         Ok(coord::Reply::Partly { revision, refused }) => {
-            let refused = refused.iter().map(|(at, why)| (*at, super::refusal::of_rejection(why))).collect();
+            let refused = refused
+                .iter()
+                .map(|(at, why)| (*at, super::refusal::of_rejection(why)))
+                .collect();
             Ok(api::RequestDone { revision, refused })
         }
         // No request of a session opens one; this one was opened at that revision.
-        Ok(coord::Reply::SessionOpened { session, .. }) => {
-            Ok(api::RequestDone { revision: session.created, refused: Vec::new() })
-        }
+        Ok(coord::Reply::SessionOpened { session, .. }) => Ok(api::RequestDone {
+            revision: session.created,
+            refused: Vec::new(),
+        }),
         Err(rejection) => Err(super::refusal::of_rejection(&rejection)),
     }
 }

@@ -18,11 +18,17 @@ pub(crate) struct Delta {
 }
 
 /// What the groups that a batch deletes were before it.
-pub(crate) fn before_deletion(applied: &[AppliedEntry], before: &State) -> HashMap<GroupKey, GroupState> {
-    let deleted = applied.iter().flat_map(|entry| &entry.events).filter_map(|event| match event {
-        Event::GroupDeleted { group } => Some(group),
-        _ => None,
-    });
+pub(crate) fn before_deletion(
+    applied: &[AppliedEntry],
+    before: &State,
+) -> HashMap<GroupKey, GroupState> {
+    let deleted = applied
+        .iter()
+        .flat_map(|entry| &entry.events)
+        .filter_map(|event| match event {
+            Event::GroupDeleted { group } => Some(group),
+            _ => None,
+        });
     deleted
         .filter_map(|key| {
             let group = before.group(&key.name).filter(|group| group.key == *key)?;
@@ -38,11 +44,21 @@ pub(crate) fn of(applied: &[AppliedEntry], mut last: HashMap<GroupKey, GroupStat
         for event in &entry.events {
             let (key, group, deleted) = match event {
                 Event::GroupCreated { group } => (group, convert::group_state_new(group), false),
-                Event::Transition { group, to, cause, tenure, .. } => {
-                    (group, convert::group_state_after(*to, *cause, tenure), false)
-                }
+                Event::Transition {
+                    group,
+                    to,
+                    cause,
+                    tenure,
+                    ..
+                } => (
+                    group,
+                    convert::group_state_after(*to, *cause, tenure),
+                    false,
+                ),
                 Event::GroupDeleted { group } => {
-                    let was = last.remove(group).unwrap_or_else(|| convert::group_state_new(group));
+                    let was = last
+                        .remove(group)
+                        .unwrap_or_else(|| convert::group_state_new(group));
                     (group, was, true)
                 }
                 _ => continue,
@@ -50,7 +66,11 @@ pub(crate) fn of(applied: &[AppliedEntry], mut last: HashMap<GroupKey, GroupStat
             if !deleted && last.contains_key(key) {
                 last.insert(key.clone(), group.clone());
             }
-            deltas.push(Delta { revision: entry.revision, group, deleted });
+            deltas.push(Delta {
+                revision: entry.revision,
+                group,
+                deleted,
+            });
         }
     }
     deltas

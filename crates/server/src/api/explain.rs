@@ -25,11 +25,19 @@ pub(super) fn explain(state: &coord::State, name: &GroupName) -> Option<api::Exp
             cooldown_left_ms: 0,
         });
     }
-    let successor = found.tenure.as_ref().and_then(|tenure| tenure.successor.as_ref());
+    let successor = found
+        .tenure
+        .as_ref()
+        .and_then(|tenure| tenure.successor.as_ref());
     for other in &found.others {
-        let cooldown = found.cooldowns.iter().find(|cooldown| cooldown.node == other.node);
+        let cooldown = found
+            .cooldowns
+            .iter()
+            .find(|cooldown| cooldown.node == other.node);
         let verdict = match &other.excluded {
-            _ if successor.is_some_and(|successor| successor.session == other.session) => "it is chosen to follow".to_owned(),
+            _ if successor.is_some_and(|successor| successor.session == other.session) => {
+                "it is chosen to follow".to_owned()
+            }
             Some(exclusion) => excluded(exclusion, found.now),
             None => "it is about to be elected".to_owned(),
         };
@@ -40,7 +48,9 @@ pub(super) fn explain(state: &coord::State, name: &GroupName) -> Option<api::Exp
             holder: false,
             eligible: matches!(
                 other.excluded,
-                None | Some(coord::Exclusion::Outranked { .. } | coord::Exclusion::HolderStays { .. })
+                None | Some(
+                    coord::Exclusion::Outranked { .. } | coord::Exclusion::HolderStays { .. }
+                )
             ),
             verdict,
             cooldown_left_ms: cooldown.map_or(0, |cooldown| cooldown.until.ms_since(found.now)),
@@ -74,7 +84,10 @@ fn reason(group: &coord::Group, found: &coord::Explanation) -> String {
         };
     };
     let Some(node) = &tenure.node else {
-        return format!("tenure {} polls its contenders for the freshest data", tenure.number);
+        return format!(
+            "tenure {} polls its contenders for the freshest data",
+            tenure.number
+        );
     };
     let role = match found.phase {
         coord::Phase::Preparing => "is elected and gets ready",
@@ -105,18 +118,32 @@ fn excluded(exclusion: &coord::Exclusion, now: ClusterTime) -> String {
     match exclusion {
         coord::Exclusion::SessionRevoked => "its session is revoked".to_owned(),
         coord::Exclusion::Withdrawing => "it has withdrawn".to_owned(),
-        coord::Exclusion::NotOpen { admission: coord::NodeAdmission::Draining } => "its node is being drained".to_owned(),
+        coord::Exclusion::NotOpen {
+            admission: coord::NodeAdmission::Draining,
+        } => "its node is being drained".to_owned(),
         coord::Exclusion::NotOpen { .. } => "its node is cordoned".to_owned(),
         coord::Exclusion::Label { key, value } => format!("its node lacks the label {key}={value}"),
         coord::Exclusion::CoolingDown { until, failures } => {
-            format!("it failed here {failures} time(s) in a row and cools down for {} ms more", until.ms_since(now))
+            format!(
+                "it failed here {failures} time(s) in a row and cools down for {} ms more",
+                until.ms_since(now)
+            )
         }
-        coord::Exclusion::TenuresMax { limit } => format!("its node holds as many tenures as it may: {limit}"),
-        coord::Exclusion::PreparingMax { limit } => format!("its node prepares as many tenures as it may: {limit}"),
-        coord::Exclusion::HeldLast => "it held the tenure before: it follows only where nobody else can".to_owned(),
+        coord::Exclusion::TenuresMax { limit } => {
+            format!("its node holds as many tenures as it may: {limit}")
+        }
+        coord::Exclusion::PreparingMax { limit } => {
+            format!("its node prepares as many tenures as it may: {limit}")
+        }
+        coord::Exclusion::HeldLast => {
+            "it held the tenure before: it follows only where nobody else can".to_owned()
+        }
         coord::Exclusion::Outranked { by } => format!("the holder came first: {}", criterion(*by)),
         coord::Exclusion::HolderStays { by } => {
-            format!("it would win an election now ({}), but leadership does not move for so little or so soon", criterion(*by))
+            format!(
+                "it would win an election now ({}), but leadership does not move for so little or so soon",
+                criterion(*by)
+            )
         }
     }
 }
@@ -130,13 +157,28 @@ fn pending(group: &coord::Group, found: &coord::Explanation) -> Vec<String> {
             coord::PendingKind::Withdrawal => "the holder withdrew",
             coord::PendingKind::Spread => "a lighter or higher-ranked node takes over",
         };
-        let to = pending.to.as_ref().map(|to| format!(", to {to}")).unwrap_or_default();
-        let from = pending.from.as_ref().map(|from| format!(", from {from}")).unwrap_or_default();
-        lines.push(format!("{what}{from}{to}, {} ms ago", found.now.ms_since(pending.since)));
+        let to = pending
+            .to
+            .as_ref()
+            .map(|to| format!(", to {to}"))
+            .unwrap_or_default();
+        let from = pending
+            .from
+            .as_ref()
+            .map(|from| format!(", from {from}"))
+            .unwrap_or_default();
+        lines.push(format!(
+            "{what}{from}{to}, {} ms ago",
+            found.now.ms_since(pending.since)
+        ));
     }
     if let Some(tenure) = &found.tenure {
         if let Some(deadline) = tenure.deadline {
-            lines.push(format!("the {:?} phase is overdue in {} ms", found.phase, deadline.ms_since(found.now)));
+            lines.push(format!(
+                "the {:?} phase is overdue in {} ms",
+                found.phase,
+                deadline.ms_since(found.now)
+            ));
         }
         if let Some(successor) = &tenure.successor {
             lines.push(format!("{} is chosen to follow", successor.node));
@@ -146,7 +188,10 @@ fn pending(group: &coord::Group, found: &coord::Explanation) -> Vec<String> {
         lines.push("the group is deleted once its tenure has ended".to_owned());
     }
     if found.calm_until > found.now {
-        lines.push(format!("no voluntary handover for {} ms more", found.calm_until.ms_since(found.now)));
+        lines.push(format!(
+            "no voluntary handover for {} ms more",
+            found.calm_until.ms_since(found.now)
+        ));
     }
     lines
 }
@@ -164,7 +209,12 @@ pub(super) fn contract() -> api::Contract {
         from: convert::phase(row.from),
         to: convert::phase(row.to),
         cause: convert::cause(row.cause),
-        initiator: row.initiators.iter().map(initiator).collect::<Vec<_>>().join(", "),
+        initiator: row
+            .initiators
+            .iter()
+            .map(initiator)
+            .collect::<Vec<_>>()
+            .join(", "),
         requires: row.needs.to_owned(),
     };
     api::Contract {

@@ -31,7 +31,11 @@ type Down = mpsc::Sender<Result<NodeDown, ApiError>>;
 struct End;
 
 /// Starts the stream.
-pub(super) fn start(api: Arc<ApiState>, caller: Caller, up: ApiStream<NodeUp>) -> ApiStream<NodeDown> {
+pub(super) fn start(
+    api: Arc<ApiState>,
+    caller: Caller,
+    up: ApiStream<NodeUp>,
+) -> ApiStream<NodeDown> {
     let (down, receiver) = mpsc::channel(QUEUE_ITEMS);
     tokio::spawn(async move {
         api.metrics.node_streams.increment(1.0);
@@ -53,27 +57,49 @@ async fn run(api: &ApiState, caller: Caller, mut up: ApiStream<NodeUp>, down: &D
         Ok(Some(Ok(first))) => first,
         Ok(Some(Err(error))) => return refuse(down, error).await,
         Ok(None) => return End,
-        Err(_) => return refuse(down, ApiError::invalid("no `Open` or `Resume` came in time")).await,
+        Err(_) => {
+            return refuse(
+                down,
+                ApiError::invalid("no `Open` or `Resume` came in time"),
+            )
+            .await;
+        }
     };
     let opened = match first {
-        NodeUp::Open { request_id, ttl_ms, node, contract_min, contract_max } => {
-            match common_contract(contract_min, contract_max) {
-                Ok(contract) => {
-                    let node = node.map(|spec| convert::node_in(spec, contract_min, contract_max));
-                    open(api, &caller, request_id, contract, Command::OpenSession { ttl_ms, node }).await
-                }
-                Err(error) => Err(error),
+        NodeUp::Open {
+            request_id,
+            ttl_ms,
+            node,
+            contract_min,
+            contract_max,
+        } => match common_contract(contract_min, contract_max) {
+            Ok(contract) => {
+                let node = node.map(|spec| convert::node_in(spec, contract_min, contract_max));
+                open(
+                    api,
+                    &caller,
+                    request_id,
+                    contract,
+                    Command::OpenSession { ttl_ms, node },
+                )
+                .await
             }
-        }
-        NodeUp::Resume { session, processed: _, contract_min, contract_max } => {
-            match common_contract(contract_min, contract_max) {
-                Ok(contract) => {
-                    resume(api, &caller, convert::session_key_in(session)).await.map(|found| found.map(|key| (key, contract)))
-                }
-                Err(error) => Err(error),
-            }
-        }
-        _ => Err(ApiError::invalid("the first message of a stream is `Open` or `Resume`")),
+            Err(error) => Err(error),
+        },
+        NodeUp::Resume {
+            session,
+            processed: _,
+            contract_min,
+            contract_max,
+        } => match common_contract(contract_min, contract_max) {
+            Ok(contract) => resume(api, &caller, convert::session_key_in(session))
+                .await
+                .map(|found| found.map(|key| (key, contract))),
+            Err(error) => Err(error),
+        },
+        _ => Err(ApiError::invalid(
+            "the first message of a stream is `Open` or `Resume`",
+        )),
     };
     match opened {
         Ok(Some((session, contract))) => {
@@ -95,12 +121,22 @@ async fn run(api: &ApiState, caller: Caller, mut up: ApiStream<NodeUp>, down: &D
 }
 
 async fn refuse(down: &Down, error: ApiError) -> End {
-    let _ = send(down, NodeDown::Refused { request_seq: None, error }).await; // the stream ends either way
+    let _ = send(
+        down,
+        NodeDown::Refused {
+            request_seq: None,
+            error,
+        },
+    )
+    .await; // the stream ends either way
     End
 }
 
 /// The highest contract version that both sides speak.
-fn common_contract(min: ContractVersion, max: ContractVersion) -> Result<ContractVersion, ApiError> {
+fn common_contract(
+    min: ContractVersion,
+    max: ContractVersion,
+) -> Result<ContractVersion, ApiError> {
     let (ours_min, ours_max) = (*CONTRACT_VERSIONS.start(), *CONTRACT_VERSIONS.end());
     let highest = max.0.min(ours_max);
     if min <= max && highest >= min.0.max(ours_min) {
@@ -121,7 +157,9 @@ async fn open(
     contract: ContractVersion,
     command: Command,
 ) -> Result<Opened, ApiError> {
-    let (outcome, index) = api.propose(caller, RequestKey::Caller(request_id), contract, command).await?;
+    let (outcome, index) = api
+        .propose(caller, RequestKey::Caller(request_id), contract, command)
+        .await?;
     match outcome {
         Ok(Reply::SessionOpened { session, .. }) => {
             // The stream starts from a version that knows the session. It is open whatever happens here, so a laggard's answer is
@@ -129,7 +167,9 @@ async fn open(
             let reached = api.publisher.reached(index, Revision::ZERO);
             match tokio::time::timeout(REACH_TIMEOUT, reached).await {
                 Ok(_) => Ok(Some((session, contract))),
-                Err(_) => Err(ApiError::unknown_outcome("this server did not catch up with the opened session in time")),
+                Err(_) => Err(ApiError::unknown_outcome(
+                    "this server did not catch up with the opened session in time",
+                )),
             }
         }
         Ok(reply) => Err(super::unexpected(&reply)),
@@ -138,19 +178,37 @@ async fn open(
 }
 
 /// Finds a session to go on with: here, or after catching up with everything committed. `None`: it is gone.
-async fn resume(api: &ApiState, caller: &Caller, session: SessionKey) -> Result<Option<SessionKey>, ApiError> {
+async fn resume(
+    api: &ApiState,
+    caller: &Caller,
+    session: SessionKey,
+) -> Result<Option<SessionKey>, ApiError> {
     let mut version = api.publisher.version();
-    if version.state.session(session.id).is_none_or(|found| found.key != session) {
+    if version
+        .state
+        .session(session.id)
+        .is_none_or(|found| found.key != session)
+    {
         let index = api.read_index().await?;
         let reached = api.publisher.reached(index, Revision::ZERO);
-        let late = |_| ApiError::new(ApiErrorKind::Behind, "this server did not catch up in time").retry_after_ms(100);
-        version = tokio::time::timeout(REACH_TIMEOUT, reached).await.map_err(late)?;
+        let late = |_| {
+            ApiError::new(ApiErrorKind::Behind, "this server did not catch up in time")
+                .retry_after_ms(100)
+        };
+        version = tokio::time::timeout(REACH_TIMEOUT, reached)
+            .await
+            .map_err(late)?;
     }
     match version.state.session(session.id) {
-        Some(found) if found.key == session && found.principal == caller.principal => Ok(Some(session)),
+        Some(found) if found.key == session && found.principal == caller.principal => {
+            Ok(Some(session))
+        }
         Some(found) if found.key == session => Err(ApiError::new(
             ApiErrorKind::PermissionDenied,
-            format!("session {} was opened by {:?}, not by {:?}", session.id, found.principal, caller.principal),
+            format!(
+                "session {} was opened by {:?}, not by {:?}",
+                session.id, found.principal, caller.principal
+            ),
         )),
         _ => Ok(None),
     }
@@ -159,7 +217,11 @@ async fn resume(api: &ApiState, caller: &Caller, session: SessionKey) -> Result<
 /// What came back from the step thread.
 enum Answer {
     KeepAlive(Response),
-    Request { seq: u64, closes: bool, response: Response },
+    Request {
+        seq: u64,
+        closes: bool,
+        response: Response,
+    },
 }
 
 /// An open stream.
@@ -180,11 +242,28 @@ struct NodeStream<'a> {
 }
 
 impl<'a> NodeStream<'a> {
-    fn new(api: &'a ApiState, caller: &'a Caller, down: &'a Down, session: SessionKey, contract: ContractVersion) -> Self {
+    fn new(
+        api: &'a ApiState,
+        caller: &'a Caller,
+        down: &'a Down,
+        session: SessionKey,
+        contract: ContractVersion,
+    ) -> Self {
         // Bounded by what may be outstanding: `KEEP_ALIVES_MAX + REQUESTS_MAX`.
         let (answers, answered) = mpsc::unbounded_channel();
         let told = DirectiveSeq::ZERO;
-        Self { api, caller, down, session, contract, told, answers, answered, keep_alives: 0, requests: 0 }
+        Self {
+            api,
+            caller,
+            down,
+            session,
+            contract,
+            told,
+            answers,
+            answered,
+            keep_alives: 0,
+            requests: 0,
+        }
     }
 
     async fn serve(&mut self, mut up: ApiStream<NodeUp>) -> Result<std::convert::Infallible, End> {
@@ -224,8 +303,14 @@ impl<'a> NodeStream<'a> {
         End
     }
 
-    async fn tell_standing(&mut self, state: &quorate_coord::State, is_first: bool) -> Result<(), End> {
-        let session = state.session(self.session.id).filter(|found| found.key == self.session);
+    async fn tell_standing(
+        &mut self,
+        state: &quorate_coord::State,
+        is_first: bool,
+    ) -> Result<(), End> {
+        let session = state
+            .session(self.session.id)
+            .filter(|found| found.key == self.session);
         let (Some(session), Some(standing)) = (session, state.standing(self.session.id)) else {
             return Err(self.gone().await);
         };
@@ -241,7 +326,14 @@ impl<'a> NodeStream<'a> {
         }
         let (directive_seq, tenures) = convert::standing(standing);
         self.told = directive_seq;
-        send(self.down, NodeDown::Standing { directive_seq, tenures }).await
+        send(
+            self.down,
+            NodeDown::Standing {
+                directive_seq,
+                tenures,
+            },
+        )
+        .await
     }
 
     /// Passes a batch's directives on; false: one is missing, start over.
@@ -254,7 +346,11 @@ impl<'a> NodeStream<'a> {
                 return Ok(false);
             }
             self.told = directive.seq;
-            send(self.down, NodeDown::Directive(convert::directive(directive.clone()))).await?;
+            send(
+                self.down,
+                NodeDown::Directive(convert::directive(directive.clone())),
+            )
+            .await?;
         }
         if batch.ended.contains_key(&self.session) {
             return Err(self.gone().await);
@@ -269,26 +365,50 @@ impl<'a> NodeStream<'a> {
                 let error = ApiError::invalid("`Open` and `Resume` come first, and once");
                 Err(refuse(self.down, error).await)
             }
-            NodeUp::KeepAlive { seq, healthy, clock_ms: _ } => {
+            NodeUp::KeepAlive {
+                seq,
+                healthy,
+                clock_ms: _,
+            } => {
                 // A process that finds itself unhealthy is not kept alive (tikv/pd#11106 is what happens otherwise).
                 if healthy {
                     self.keep_alive(seq);
                 }
                 Ok(())
             }
-            NodeUp::Contend { request_seq, entries } => {
-                let groups = entries.into_iter().map(|(group, spec)| (group, convert::contender_in(spec))).collect();
-                self.request(request_seq, Command::Contend { session, groups }).await
+            NodeUp::Contend {
+                request_seq,
+                entries,
+            } => {
+                let groups = entries
+                    .into_iter()
+                    .map(|(group, spec)| (group, convert::contender_in(spec)))
+                    .collect();
+                self.request(request_seq, Command::Contend { session, groups })
+                    .await
             }
-            NodeUp::Withdraw { request_seq, groups } => {
-                self.request(request_seq, Command::Withdraw { session, groups }).await
+            NodeUp::Withdraw {
+                request_seq,
+                groups,
+            } => {
+                self.request(request_seq, Command::Withdraw { session, groups })
+                    .await
             }
-            NodeUp::Report { request_seq, reports } => {
+            NodeUp::Report {
+                request_seq,
+                reports,
+            } => {
                 let reports = reports.into_iter();
-                let reports = reports.map(|(id, what)| (convert::tenure_key_in(id), convert::report_in(what))).collect();
-                self.request(request_seq, Command::Report { session, reports }).await
+                let reports = reports
+                    .map(|(id, what)| (convert::tenure_key_in(id), convert::report_in(what)))
+                    .collect();
+                self.request(request_seq, Command::Report { session, reports })
+                    .await
             }
-            NodeUp::Close { request_seq } => self.request(request_seq, Command::CloseSession { session }).await,
+            NodeUp::Close { request_seq } => {
+                self.request(request_seq, Command::CloseSession { session })
+                    .await
+            }
         }
     }
 
@@ -298,24 +418,54 @@ impl<'a> NodeStream<'a> {
         }
         self.keep_alives += 1;
         let answers = self.answers.clone();
-        let request = Request::KeepAlive { session: self.session, seq };
+        let request = Request::KeepAlive {
+            session: self.session,
+            seq,
+        };
         // The stream may have ended meanwhile.
-        self.api.calls.submit(request, Box::new(move |response| drop(answers.send(Answer::KeepAlive(response)))));
+        self.api.calls.submit(
+            request,
+            Box::new(move |response| drop(answers.send(Answer::KeepAlive(response)))),
+        );
     }
 
     async fn request(&mut self, seq: u64, command: Command) -> Result<(), End> {
         if self.requests == REQUESTS_MAX {
-            let error = ApiError::new(ApiErrorKind::Overloaded, format!("{REQUESTS_MAX} requests of this session are waiting"));
+            let error = ApiError::new(
+                ApiErrorKind::Overloaded,
+                format!("{REQUESTS_MAX} requests of this session are waiting"),
+            );
             let error = error.retry_after_ms(100);
-            return send(self.down, NodeDown::Refused { request_seq: Some(seq), error }).await;
+            return send(
+                self.down,
+                NodeDown::Refused {
+                    request_seq: Some(seq),
+                    error,
+                },
+            )
+            .await;
         }
         self.requests += 1;
         let closes = matches!(command, Command::CloseSession { .. });
-        let key = RequestKey::Session { session: self.session, seq };
-        let request =
-            self.api.proposal(self.caller.principal.clone(), self.caller.trace, key, self.contract, command);
+        let key = RequestKey::Session {
+            session: self.session,
+            seq,
+        };
+        let request = self.api.proposal(
+            self.caller.principal.clone(),
+            self.caller.trace,
+            key,
+            self.contract,
+            command,
+        );
         let answers = self.answers.clone();
-        let responder = move |response| drop(answers.send(Answer::Request { seq, closes, response }));
+        let responder = move |response| {
+            drop(answers.send(Answer::Request {
+                seq,
+                closes,
+                response,
+            }));
+        };
         self.api.calls.submit(request, Box::new(responder));
         Ok(())
     }
@@ -325,24 +475,47 @@ impl<'a> NodeStream<'a> {
             Answer::KeepAlive(response) => {
                 self.keep_alives -= 1;
                 match response {
-                    Response::KeptAlive { seq, ttl_ms, directive_seq, .. } => {
-                        send(self.down, NodeDown::KeptAlive { seq, ttl_ms, directive_seq }).await
+                    Response::KeptAlive {
+                        seq,
+                        ttl_ms,
+                        directive_seq,
+                        ..
+                    } => {
+                        send(
+                            self.down,
+                            NodeDown::KeptAlive {
+                                seq,
+                                ttl_ms,
+                                directive_seq,
+                            },
+                        )
+                        .await
                     }
                     Response::SessionGone { .. } => Err(self.gone().await),
                     // Not answered in time: it counts for nothing, and the next one is on its way.
                     _ => Ok(()),
                 }
             }
-            Answer::Request { seq, closes, response } => {
+            Answer::Request {
+                seq,
+                closes,
+                response,
+            } => {
                 self.requests -= 1;
                 let message = match response {
                     Response::Applied { outcome, .. } => {
                         if closes && (outcome.is_ok() || is_unknown_session(&outcome)) {
                             return Err(self.gone().await);
                         }
-                        NodeDown::RequestDone { request_seq: seq, outcome: convert::request_done(outcome) }
+                        NodeDown::RequestDone {
+                            request_seq: seq,
+                            outcome: convert::request_done(outcome),
+                        }
                     }
-                    Response::Refused(why) => NodeDown::Refused { request_seq: Some(seq), error: refusal::of(why) },
+                    Response::Refused(why) => NodeDown::Refused {
+                        request_seq: Some(seq),
+                        error: refusal::of(why),
+                    },
                     Response::Unknown => NodeDown::RequestUnknown { request_seq: seq },
                     other => unreachable!("a proposal was answered with {other:?}"),
                 };
@@ -350,9 +523,11 @@ impl<'a> NodeStream<'a> {
             }
         }
     }
-
 }
 
 fn is_unknown_session(outcome: &quorate_coord::Outcome) -> bool {
-    matches!(outcome, Err(quorate_coord::Rejection::UnknownSession { .. }))
+    matches!(
+        outcome,
+        Err(quorate_coord::Rejection::UnknownSession { .. })
+    )
 }

@@ -8,12 +8,16 @@ use quorate_wire::api::{ApiError, ApiErrorKind};
 pub(super) fn of(refusal: Refusal) -> ApiError {
     let message = refusal.to_string();
     match refusal {
-        Refusal::NoLeader | Refusal::NotLeader { .. } => ApiError::new(ApiErrorKind::NoLeader, message).retry_after_ms(100),
+        Refusal::NoLeader | Refusal::NotLeader { .. } => {
+            ApiError::new(ApiErrorKind::NoLeader, message).retry_after_ms(100)
+        }
         Refusal::Overloaded { retry_after_ms } => {
             ApiError::new(ApiErrorKind::Overloaded, message).retry_after_ms(retry_after_ms)
         }
         // Soon it is known whether the session is over; until then nothing can be said of it.
-        Refusal::SessionEnding => ApiError::new(ApiErrorKind::Overloaded, message).retry_after_ms(50),
+        Refusal::SessionEnding => {
+            ApiError::new(ApiErrorKind::Overloaded, message).retry_after_ms(50)
+        }
         Refusal::BadTransfer => ApiError::new(ApiErrorKind::BadTransfer, message),
     }
 }
@@ -41,5 +45,9 @@ pub(super) fn of_rejection(rejection: &Rejection) -> ApiError {
         Rejection::StaleTerm => ApiErrorKind::Internal,
     };
     let error = ApiError::new(kind, rejection.to_string());
-    if kind == ApiErrorKind::Overloaded { error.retry_after_ms(1_000) } else { error }
+    if kind == ApiErrorKind::Overloaded {
+        error.retry_after_ms(1_000)
+    } else {
+        error
+    }
 }

@@ -15,9 +15,16 @@ const NAMES_MAX: usize = 100;
 impl ApiState {
     /// This server's own view.
     pub(crate) async fn status(&self) -> Result<api::ServerStatus, ApiError> {
-        let status = tokio::time::timeout(Duration::from_secs(2), self.calls.status()).await.ok().flatten();
+        let status = tokio::time::timeout(Duration::from_secs(2), self.calls.status())
+            .await
+            .ok()
+            .flatten();
         let Some(status) = status else {
-            return Err(ApiError::new(ApiErrorKind::Overloaded, "the server's step thread did not answer in time").retry_after_ms(500));
+            return Err(ApiError::new(
+                ApiErrorKind::Overloaded,
+                "the server's step thread did not answer in time",
+            )
+            .retry_after_ms(500));
         };
         let version = self.publisher.version();
         let state = &version.state;
@@ -28,19 +35,28 @@ impl ApiState {
         let mut pending_specs = Vec::new();
         for group in state.groups() {
             *phases.entry(convert::phase(group.phase)).or_default() += 1;
-            if group.pending.as_ref().is_some_and(|pending| pending.kind == PendingKind::Transfer) {
+            if group
+                .pending
+                .as_ref()
+                .is_some_and(|pending| pending.kind == PendingKind::Transfer)
+            {
                 pending_transfers_total += 1;
                 if pending_transfers.len() < NAMES_MAX {
                     pending_transfers.push(group.key.name.clone());
                 }
             }
             // A spec changed after the current tenure was granted rules the next election only.
-            let waits = group.tenure.as_ref().is_some_and(|tenure| group.spec_revision.0 > tenure.token.0);
+            let waits = group
+                .tenure
+                .as_ref()
+                .is_some_and(|tenure| group.spec_revision.0 > tenure.token.0);
             if waits && pending_specs.len() < NAMES_MAX {
                 pending_specs.push(group.key.name.clone());
             }
         }
-        let closed = state.nodes().filter(|node| node.admission != NodeAdmission::Open);
+        let closed = state
+            .nodes()
+            .filter(|node| node.admission != NodeAdmission::Open);
         let drains = closed.map(|node| api::PendingDrain {
             node: node.spec.name.clone(),
             cordoned: node.admission == NodeAdmission::Cordoned,
@@ -49,7 +65,9 @@ impl ApiState {
         let peers = status.progress.iter().map(|peer| api::PeerProgress {
             id: peer.id,
             matched: peer.matched,
-            silent_ms: Some(u64::try_from(now.since(peer.heard_at).as_millis()).unwrap_or(u64::MAX)),
+            silent_ms: Some(
+                u64::try_from(now.since(peer.heard_at).as_millis()).unwrap_or(u64::MAX),
+            ),
             snapshot: matches!(peer.state, PeerState::Snapshot { .. }),
         });
         let members = self.members.iter().map(|member| api::ServerMember {

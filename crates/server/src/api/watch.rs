@@ -26,11 +26,17 @@ type Sender = mpsc::Sender<Result<WatchItem, ApiError>>;
 struct Gone;
 
 /// Starts a watch, once this server is at the revision asked for.
-pub(super) async fn start(api: Arc<ApiState>, request: WatchGroups) -> Result<ApiStream<WatchItem>, ApiError> {
+pub(super) async fn start(
+    api: Arc<ApiState>,
+    request: WatchGroups,
+) -> Result<ApiStream<WatchItem>, ApiError> {
     let reached = api.publisher.reached(LogIndex::ZERO, request.min_revision);
     if tokio::time::timeout(REACH_TIMEOUT, reached).await.is_err() {
         let at = api.publisher.version().state.revision();
-        let message = format!("this server is at revision {at}, asked for {}", request.min_revision);
+        let message = format!(
+            "this server is at revision {at}, asked for {}",
+            request.min_revision
+        );
         return Err(ApiError::new(ApiErrorKind::Behind, message).retry_after_ms(100));
     }
     let (sender, receiver) = mpsc::channel(QUEUE_ITEMS);
@@ -64,7 +70,11 @@ async fn send(sender: &Sender, item: WatchItem) -> Result<(), Gone> {
     sender.send(Ok(item)).await.map_err(|_| Gone)
 }
 
-async fn watch(api: &ApiState, prefix: &str, sender: &Sender) -> Result<std::convert::Infallible, Gone> {
+async fn watch(
+    api: &ApiState,
+    prefix: &str,
+    sender: &Sender,
+) -> Result<std::convert::Infallible, Gone> {
     let mut changes = api.publisher.changes();
     loop {
         let (version, mut place) = api.publisher.subscribe();
@@ -87,23 +97,36 @@ async fn watch(api: &ApiState, prefix: &str, sender: &Sender) -> Result<std::con
             let Some(batch) = next else { break };
             for delta in batch.deltas() {
                 if delta.group.name.as_str().starts_with(prefix) {
-                    let item = WatchItem::Delta { revision: delta.revision, group: delta.group.clone(), deleted: delta.deleted };
+                    let item = WatchItem::Delta {
+                        revision: delta.revision,
+                        group: delta.group.clone(),
+                        deleted: delta.deleted,
+                    };
                     send(sender, item).await?;
                 }
             }
             delivered = delivered.max(batch.revision());
         }
         api.metrics.watch_resyncs.increment(1);
-        let reason = "the watcher fell behind what is kept, or this server installed a snapshot".to_owned();
+        let reason =
+            "the watcher fell behind what is kept, or this server installed a snapshot".to_owned();
         send(sender, WatchItem::Resync { reason }).await?;
     }
 }
 
-async fn snapshot(state: &quorate_coord::State, prefix: &str, sender: &Sender) -> Result<Revision, Gone> {
+async fn snapshot(
+    state: &quorate_coord::State,
+    prefix: &str,
+    sender: &Sender,
+) -> Result<Revision, Gone> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     for group in state.groups_with_prefix(prefix) {
-        bytes += group.tenure.as_ref().map_or(0, |tenure| tenure.configuration.size_bytes()) + 128;
+        bytes += group
+            .tenure
+            .as_ref()
+            .map_or(0, |tenure| tenure.configuration.size_bytes())
+            + 128;
         chunk.push(convert::group_state(group));
         if chunk.len() == CHUNK_GROUPS || bytes >= CHUNK_BYTES {
             send(sender, WatchItem::SnapshotChunk(std::mem::take(&mut chunk))).await?;

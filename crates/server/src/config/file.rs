@@ -8,7 +8,8 @@ use quorate_types::{DriftBound, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CLIENT_PORT, ConfigError, PEER_PORT, ServerConfig, SnapshotConfig, TimingConfig, TlsFiles, parse_initial_cluster,
+    CLIENT_PORT, ConfigError, PEER_PORT, ServerConfig, SnapshotConfig, TimingConfig, TlsFiles,
+    parse_initial_cluster,
 };
 
 /// A configuration file, or what flags and the environment say in its place.
@@ -83,14 +84,29 @@ pub struct SnapshotFile {
 
 impl TlsFile {
     fn overlaid_by(self, over: Self) -> Self {
-        Self { cert: over.cert.or(self.cert), key: over.key.or(self.key), ca: over.ca.or(self.ca) }
+        Self {
+            cert: over.cert.or(self.cert),
+            key: over.key.or(self.key),
+            ca: over.ca.or(self.ca),
+        }
     }
 
     fn resolve(self, field: &'static str) -> Result<Option<TlsFiles>, ConfigError> {
         match self {
-            Self { cert: None, key: None, ca: None } => Ok(None),
-            Self { cert: Some(cert), key: Some(key), ca } => Ok(Some(TlsFiles { cert, key, ca })),
-            _ => Err(ConfigError::Missing { field, way_out: "set both `cert` and `key` (and `ca` to check the other side), or none" }),
+            Self {
+                cert: None,
+                key: None,
+                ca: None,
+            } => Ok(None),
+            Self {
+                cert: Some(cert),
+                key: Some(key),
+                ca,
+            } => Ok(Some(TlsFiles { cert, key, ca })),
+            _ => Err(ConfigError::Missing {
+                field,
+                way_out: "set both `cert` and `key` (and `ca` to check the other side), or none",
+            }),
         }
     }
 }
@@ -112,8 +128,14 @@ impl ConfigFile {
             insecure: over.insecure.or(self.insecure),
             timing: TimingFile {
                 heartbeat_ms: over.timing.heartbeat_ms.or(self.timing.heartbeat_ms),
-                detection_timeout_ms: over.timing.detection_timeout_ms.or(self.timing.detection_timeout_ms),
-                election_jitter_ms: over.timing.election_jitter_ms.or(self.timing.election_jitter_ms),
+                detection_timeout_ms: over
+                    .timing
+                    .detection_timeout_ms
+                    .or(self.timing.detection_timeout_ms),
+                election_jitter_ms: over
+                    .timing
+                    .election_jitter_ms
+                    .or(self.timing.election_jitter_ms),
             },
             snapshot: SnapshotFile {
                 entries: over.snapshot.entries.or(self.snapshot.entries),
@@ -130,8 +152,14 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`]: correct the named field.
     pub fn resolve(self) -> Result<ServerConfig, ConfigError> {
-        let name = self.name.ok_or(ConfigError::Missing { field: "name", way_out: "give the member's name as in `initial_cluster`" })?;
-        let data_dir = self.data_dir.ok_or(ConfigError::Missing { field: "data_dir", way_out: "name a directory for this member alone" })?;
+        let name = self.name.ok_or(ConfigError::Missing {
+            field: "name",
+            way_out: "give the member's name as in `initial_cluster`",
+        })?;
+        let data_dir = self.data_dir.ok_or(ConfigError::Missing {
+            field: "data_dir",
+            way_out: "name a directory for this member alone",
+        })?;
         let ms = |given: Option<u64>, default| Duration::from_millis(given.unwrap_or(default));
         let config = ServerConfig {
             name,
@@ -139,7 +167,9 @@ impl ConfigFile {
             data_dir,
             client_listen: listen("client_listen", self.client_listen, CLIENT_PORT)?,
             peer_listen: listen("peer_listen", self.peer_listen, PEER_PORT)?,
-            initial_cluster: parse_initial_cluster(self.initial_cluster.as_deref().unwrap_or_default())?,
+            initial_cluster: parse_initial_cluster(
+                self.initial_cluster.as_deref().unwrap_or_default(),
+            )?,
             cluster_token: self.cluster_token.unwrap_or_else(|| "quorate".to_owned()),
             client_tls: self.client_tls.resolve("client_tls")?,
             peer_tls: self.peer_tls.resolve("peer_tls")?,
@@ -153,7 +183,9 @@ impl ConfigFile {
                 entries: self.snapshot.entries.unwrap_or(50_000),
                 retain: self.snapshot.retain.unwrap_or(10_000),
             },
-            drift: self.clock_drift_ppm.map_or_else(DriftBound::default, |ppm| DriftBound { ppm }),
+            drift: self
+                .clock_drift_ppm
+                .map_or_else(DriftBound::default, |ppm| DriftBound { ppm }),
             shutdown_timeout: ms(self.shutdown_timeout_ms, 5_000),
             log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),
         };
@@ -162,11 +194,26 @@ impl ConfigFile {
     }
 }
 
-fn listen(field: &'static str, given: Option<String>, port: u16) -> Result<SocketAddr, ConfigError> {
-    let Some(text) = given else { return Ok(SocketAddr::from(([127, 0, 0, 1], port))) };
+fn listen(
+    field: &'static str,
+    given: Option<String>,
+    port: u16,
+) -> Result<SocketAddr, ConfigError> {
+    let Some(text) = given else {
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    };
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let resolved = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    resolved.ok_or_else(|| ConfigError::invalid(field, text, "write an address and port of this machine, such as 0.0.0.0:2379"))
+    let resolved = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
+    resolved.ok_or_else(|| {
+        ConfigError::invalid(
+            field,
+            text,
+            "write an address and port of this machine, such as 0.0.0.0:2379",
+        )
+    })
 }

@@ -29,20 +29,31 @@ pub struct InitialMember {
 /// [`ConfigError::Invalid`]: correct the list.
 pub fn parse_initial_cluster(text: &str) -> Result<Vec<InitialMember>, ConfigError> {
     let mut parsed = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for item in text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+    {
         parsed.push(parse_member(item)?);
     }
     parsed.sort_by(|a, b| a.1.name.cmp(&b.1.name));
     let explicit = parsed.iter().filter(|(explicit, _)| *explicit).count();
     if explicit != 0 && explicit != parsed.len() {
-        return Err(ConfigError::invalid(FIELD, text, "give an id (#1) to every member or to none"));
+        return Err(ConfigError::invalid(
+            FIELD,
+            text,
+            "give an id (#1) to every member or to none",
+        ));
     }
-    let members = parsed.into_iter().zip(1..).map(|((explicit, mut member), place)| {
-        if !explicit {
-            member.id = ReplicaId(place);
-        }
-        member
-    });
+    let members = parsed
+        .into_iter()
+        .zip(1..)
+        .map(|((explicit, mut member), place)| {
+            if !explicit {
+                member.id = ReplicaId(place);
+            }
+            member
+        });
     Ok(members.collect())
 }
 
@@ -65,7 +76,12 @@ fn parse_member(item: &str) -> Result<(bool, InitialMember), ConfigError> {
     if name.is_empty() {
         return Err(bad());
     }
-    let member = InitialMember { id: id.unwrap_or_default(), name: name.to_owned(), peer_address, client_address };
+    let member = InitialMember {
+        id: id.unwrap_or_default(),
+        name: name.to_owned(),
+        peer_address,
+        client_address,
+    };
     Ok((id.is_some(), member))
 }
 
@@ -74,7 +90,9 @@ fn with_port(address: &str, port: u16) -> Option<String> {
     let has_space = address.chars().any(|c| c.is_whitespace() || c.is_control());
     let (host, given) = match address.rsplit_once(':') {
         Some((host, _)) if host.contains(':') && !host.ends_with(']') => return None, // a bare v6 address is ambiguous
-        Some((host, given)) if !address.ends_with(']') => (host, given.parse().ok().filter(|port| *port != 0)?),
+        Some((host, given)) if !address.ends_with(']') => {
+            (host, given.parse().ok().filter(|port| *port != 0)?)
+        }
         _ => (address, port),
     };
     (!host.is_empty() && !has_space).then(|| format!("{host}:{given}"))
@@ -89,5 +107,9 @@ pub(crate) fn host_of(address: &str) -> &str {
 pub(super) fn canonical(members: &[InitialMember]) -> String {
     let mut members: Vec<_> = members.iter().collect();
     members.sort_by_key(|m| m.id);
-    members.iter().map(|m| format!("{}#{}={}", m.name, m.id, m.peer_address)).collect::<Vec<_>>().join(",")
+    members
+        .iter()
+        .map(|m| format!("{}#{}={}", m.name, m.id, m.peer_address))
+        .collect::<Vec<_>>()
+        .join(",")
 }

@@ -59,35 +59,127 @@ fn each_refusal_names_its_field() {
     check(file("s1#1=a,s2=b"), "every member or to none");
     check(file("s1#0=a"), "ids start at 1");
     check(file("s2=a"), "`name` is `s1`");
-    check(ConfigFile { id: Some(2), ..file("s1=a") }, "`id` is `2`");
-    check(ConfigFile { client_listen: Some("nowhere".into()), ..file("s1=a") }, "`client_listen`");
-    check(ConfigFile { client_listen: Some("0.0.0.0:2379".into()), ..file("s1=a") }, "insecure = true");
-    check(ConfigFile { peer_listen: Some("0.0.0.0:2380".into()), ..file("s1=a") }, "peer_tls");
-    let timing = |h, d, j| TimingFile { heartbeat_ms: Some(h), detection_timeout_ms: Some(d), election_jitter_ms: Some(j) };
-    check(ConfigFile { timing: timing(0, 500, 250), ..file("s1=a") }, "timing.heartbeat_ms");
-    check(ConfigFile { timing: timing(50, 149, 50), ..file("s1=a") }, "timing.detection_timeout_ms");
-    check(ConfigFile { timing: timing(50, 500, 0), ..file("s1=a") }, "timing.election_jitter_ms");
-    check(ConfigFile { clock_drift_ppm: Some(0), ..file("s1=a") }, "clock_drift_ppm");
-    let tls = TlsFile { cert: Some("c".into()), key: Some("k".into()), ca: None };
-    check(ConfigFile { peer_tls: tls.clone(), ..file("s1=a") }, "peer_tls.ca");
-    check(ConfigFile { client_tls: TlsFile { key: None, ..tls }, ..file("s1=a") }, "client_tls");
+    check(
+        ConfigFile {
+            id: Some(2),
+            ..file("s1=a")
+        },
+        "`id` is `2`",
+    );
+    check(
+        ConfigFile {
+            client_listen: Some("nowhere".into()),
+            ..file("s1=a")
+        },
+        "`client_listen`",
+    );
+    check(
+        ConfigFile {
+            client_listen: Some("0.0.0.0:2379".into()),
+            ..file("s1=a")
+        },
+        "insecure = true",
+    );
+    check(
+        ConfigFile {
+            peer_listen: Some("0.0.0.0:2380".into()),
+            ..file("s1=a")
+        },
+        "peer_tls",
+    );
+    let timing = |h, d, j| TimingFile {
+        heartbeat_ms: Some(h),
+        detection_timeout_ms: Some(d),
+        election_jitter_ms: Some(j),
+    };
+    check(
+        ConfigFile {
+            timing: timing(0, 500, 250),
+            ..file("s1=a")
+        },
+        "timing.heartbeat_ms",
+    );
+    check(
+        ConfigFile {
+            timing: timing(50, 149, 50),
+            ..file("s1=a")
+        },
+        "timing.detection_timeout_ms",
+    );
+    check(
+        ConfigFile {
+            timing: timing(50, 500, 0),
+            ..file("s1=a")
+        },
+        "timing.election_jitter_ms",
+    );
+    check(
+        ConfigFile {
+            clock_drift_ppm: Some(0),
+            ..file("s1=a")
+        },
+        "clock_drift_ppm",
+    );
+    let tls = TlsFile {
+        cert: Some("c".into()),
+        key: Some("k".into()),
+        ca: None,
+    };
+    check(
+        ConfigFile {
+            peer_tls: tls.clone(),
+            ..file("s1=a")
+        },
+        "peer_tls.ca",
+    );
+    check(
+        ConfigFile {
+            client_tls: TlsFile { key: None, ..tls },
+            ..file("s1=a")
+        },
+        "client_tls",
+    );
 }
 
 #[test]
 fn plaintext_off_loopback_needs_the_insecure_flag() {
-    let open = ConfigFile { client_listen: Some("0.0.0.0:1".into()), peer_listen: Some("[::]:2".into()), ..file("s1=a") };
-    assert!(ConfigFile { insecure: Some(true), ..open }.resolve().is_ok());
-    assert!(ConfigFile { client_listen: Some("[::1]:1".into()), ..file("s1=a") }.resolve().is_ok());
+    let open = ConfigFile {
+        client_listen: Some("0.0.0.0:1".into()),
+        peer_listen: Some("[::]:2".into()),
+        ..file("s1=a")
+    };
+    assert!(
+        ConfigFile {
+            insecure: Some(true),
+            ..open
+        }
+        .resolve()
+        .is_ok()
+    );
+    assert!(
+        ConfigFile {
+            client_listen: Some("[::1]:1".into()),
+            ..file("s1=a")
+        }
+        .resolve()
+        .is_ok()
+    );
 }
 
 #[test]
 fn a_file_is_read_overlaid_and_refuses_unknown_fields() {
-    let text = "name = 's1'\ndata_dir = '/d'\ninitial_cluster = 's1=a'\n[timing]\nheartbeat_ms = 20\n";
+    let text =
+        "name = 's1'\ndata_dir = '/d'\ninitial_cluster = 's1=a'\n[timing]\nheartbeat_ms = 20\n";
     let file: ConfigFile = toml::from_str(text).unwrap();
-    let over = ConfigFile { data_dir: Some("/e".into()), ..ConfigFile::default() };
+    let over = ConfigFile {
+        data_dir: Some("/e".into()),
+        ..ConfigFile::default()
+    };
     let config = file.overlaid_by(over).resolve().unwrap();
     assert_eq!(config.data_dir, PathBuf::from("/e"));
     assert_eq!(config.timing.heartbeat_interval, Duration::from_millis(20));
-    let error = toml::from_str::<ConfigFile>("nmae = 's1'").unwrap_err().to_string();
+    let error = toml::from_str::<ConfigFile>("nmae = 's1'")
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("nmae"), "{error}");
 }

@@ -61,7 +61,10 @@ pub(crate) async fn dial_forever(dialler: Dialler) {
     let mut said = String::new();
     let mut random = fastrand::Rng::with_seed(crate::clock::random_u64().unwrap_or(dialler.peer.0));
     loop {
-        match timeout(CONNECT_TIMEOUT, dialler.connect()).await.unwrap_or(Err(DialError::Timeout)) {
+        match timeout(CONNECT_TIMEOUT, dialler.connect())
+            .await
+            .unwrap_or(Err(DialError::Timeout))
+        {
             Ok(stream) => {
                 said.clear();
                 backoff = BACKOFF_FIRST;
@@ -106,7 +109,11 @@ impl Dialler {
             }
             None => Box::new(tcp),
         };
-        write_hello(&mut *stream, &self.introduction.request(self.peer, self.lane)).await?;
+        write_hello(
+            &mut *stream,
+            &self.introduction.request(self.peer, self.lane),
+        )
+        .await?;
         let answer = read_hello(&mut *stream).await?;
         match self.introduction.on_answer(&answer, self.peer).await? {
             Ok(()) => Ok(stream),
@@ -119,7 +126,11 @@ impl Dialler {
         self.metrics.peer_connections.increment(1.0);
         let _open = OpenLink(self);
         if self.lane == Lane::Vital {
-            tracing::info!(peer = self.peer.0, address = self.address, "connected to a peer");
+            tracing::info!(
+                peer = self.peer.0,
+                address = self.address,
+                "connected to a peer"
+            );
             self.inbox.push(Input::PeerConnected { peer: self.peer });
         }
         match self.pump(stream).await {
@@ -148,7 +159,11 @@ impl Dialler {
                     && let Some(message) = messages.next()
                 {
                     if !put_frame(&mut buffer, &quorate_codec::encode_peer(&message)) {
-                        tracing::error!(peer = self.peer.0, lane = lane_name(self.lane), "a message is too long to send");
+                        tracing::error!(
+                            peer = self.peer.0,
+                            lane = lane_name(self.lane),
+                            "a message is too long to send"
+                        );
                     }
                 }
                 self.link.sent_bytes.increment(buffer.len() as u64);
@@ -156,7 +171,9 @@ impl Dialler {
                     writer.write_all(&buffer).await?;
                     writer.flush().await
                 });
-                written.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"))??;
+                written.await.map_err(|_| {
+                    io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing")
+                })??;
             }
         }
     }

@@ -27,10 +27,17 @@ pub(super) fn put_frame(buffer: &mut BytesMut, payload: &[u8]) -> bool {
 }
 
 /// Writes the magic and one handshake frame.
-pub(super) async fn write_hello(stream: &mut (impl Stream + ?Sized), payload: &[u8]) -> io::Result<()> {
+pub(super) async fn write_hello(
+    stream: &mut (impl Stream + ?Sized),
+    payload: &[u8],
+) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(MAGIC.len() + 4 + payload.len());
     buffer.put_slice(&MAGIC);
-    assert!(payload.len() <= HANDSHAKE_BYTES_MAX, "a handshake of {} bytes", payload.len());
+    assert!(
+        payload.len() <= HANDSHAKE_BYTES_MAX,
+        "a handshake of {} bytes",
+        payload.len()
+    );
     put_frame(&mut buffer, payload);
     stream.write_all(&buffer).await?;
     stream.flush().await
@@ -41,11 +48,17 @@ pub(super) async fn read_hello(stream: &mut (impl Stream + ?Sized)) -> io::Resul
     let mut magic = [0; MAGIC.len()];
     stream.read_exact(&mut magic).await?;
     if magic != MAGIC {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a Quorate peer of this format"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a Quorate peer of this format",
+        ));
     }
     let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
     if length > HANDSHAKE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the handshake is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the handshake is too long",
+        ));
     }
     let mut payload = vec![0; length];
     stream.read_exact(&mut payload).await?;

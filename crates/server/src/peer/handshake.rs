@@ -17,20 +17,41 @@ const FORMAT: u16 = 1;
 /// Why a connection is refused. The text goes to the other side, too, so that both logs say it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RefusedPeer {
-    #[error("it belongs to cluster {theirs}, this member to {ours}: check initial_cluster and cluster_token, and which data directory it uses")]
+    #[error(
+        "it belongs to cluster {theirs}, this member to {ours}: check initial_cluster and cluster_token, and which data directory it uses"
+    )]
     ForeignCluster { theirs: ClusterId, ours: ClusterId },
-    #[error("it is of cluster epoch {theirs}, this member of {ours}: one of them was restored by disaster recovery")]
-    OtherEpoch { theirs: ClusterEpoch, ours: ClusterEpoch },
-    #[error("it looks for member {meant}, this is {ours}: two members share an address, or addresses were swapped")]
+    #[error(
+        "it is of cluster epoch {theirs}, this member of {ours}: one of them was restored by disaster recovery"
+    )]
+    OtherEpoch {
+        theirs: ClusterEpoch,
+        ours: ClusterEpoch,
+    },
+    #[error(
+        "it looks for member {meant}, this is {ours}: two members share an address, or addresses were swapped"
+    )]
     WrongMember { meant: ReplicaId, ours: ReplicaId },
     #[error("it says that it is member {theirs}, expected {expected}")]
-    Unexpected { theirs: ReplicaId, expected: ReplicaId },
+    Unexpected {
+        theirs: ReplicaId,
+        expected: ReplicaId,
+    },
     #[error("member {theirs} is not of this cluster")]
     UnknownMember { theirs: ReplicaId },
-    #[error("member {peer} comes with disk {presented:016x}, it was known with {known:016x}: a member that lost its data directory must come back under a new id")]
-    DiskChanged { peer: ReplicaId, known: u64, presented: u64 },
+    #[error(
+        "member {peer} comes with disk {presented:016x}, it was known with {known:016x}: a member that lost its data directory must come back under a new id"
+    )]
+    DiskChanged {
+        peer: ReplicaId,
+        known: u64,
+        presented: u64,
+    },
     #[error("it supports feature levels {theirs:?}, this member {ours:?}: upgrade the older one")]
-    Features { theirs: (FeatureLevel, FeatureLevel), ours: (FeatureLevel, FeatureLevel) },
+    Features {
+        theirs: (FeatureLevel, FeatureLevel),
+        ours: (FeatureLevel, FeatureLevel),
+    },
     #[error("its handshake cannot be read: {why}")]
     Garbage { why: String },
 }
@@ -79,20 +100,36 @@ impl Introduction {
 
     /// The dialler's first frame: a lane, and who it is.
     pub(super) fn request(&self, peer: ReplicaId, lane: Lane) -> Vec<u8> {
-        let place = LANES.iter().position(|l| *l == lane).expect("all lanes are listed");
+        let place = LANES
+            .iter()
+            .position(|l| *l == lane)
+            .expect("all lanes are listed");
         let mut frame = vec![u8::try_from(place).expect("three lanes")];
         frame.extend(encode_handshake(&self.to(peer)));
         frame
     }
 
     /// Reads and checks the dialler's first frame.
-    pub(super) async fn on_request(self: &Arc<Self>, frame: &[u8]) -> Result<(ReplicaId, Lane), RefusedPeer> {
-        let garbage = |why: &str| RefusedPeer::Garbage { why: why.to_owned() };
+    pub(super) async fn on_request(
+        self: &Arc<Self>,
+        frame: &[u8],
+    ) -> Result<(ReplicaId, Lane), RefusedPeer> {
+        let garbage = |why: &str| RefusedPeer::Garbage {
+            why: why.to_owned(),
+        };
         let (place, body) = frame.split_first().ok_or_else(|| garbage("it is empty"))?;
-        let lane = *LANES.get(usize::from(*place)).ok_or_else(|| garbage("no such lane"))?;
-        let theirs = decode_handshake(body).map_err(|error| RefusedPeer::Garbage { why: error.to_string() })?;
+        let lane = *LANES
+            .get(usize::from(*place))
+            .ok_or_else(|| garbage("no such lane"))?;
+        let theirs = decode_handshake(body).map_err(|error| RefusedPeer::Garbage {
+            why: error.to_string(),
+        })?;
         self.check(&theirs).await?;
-        tracing::debug!(peer = theirs.from.0, lane = lane_name(lane), "accepted a peer");
+        tracing::debug!(
+            peer = theirs.from.0,
+            lane = lane_name(lane),
+            "accepted a peer"
+        );
         Ok((theirs.from, lane))
     }
 
@@ -111,61 +148,116 @@ impl Introduction {
     }
 
     /// Reads the acceptor's answer: `Ok(Err)` where it refused, with its words.
-    pub(super) async fn on_answer(self: &Arc<Self>, frame: &[u8], peer: ReplicaId) -> Result<Result<(), String>, RefusedPeer> {
+    pub(super) async fn on_answer(
+        self: &Arc<Self>,
+        frame: &[u8],
+        peer: ReplicaId,
+    ) -> Result<Result<(), String>, RefusedPeer> {
         match frame.split_first() {
             Some((0, body)) => {
-                let theirs = decode_handshake(body).map_err(|error| RefusedPeer::Garbage { why: error.to_string() })?;
+                let theirs = decode_handshake(body).map_err(|error| RefusedPeer::Garbage {
+                    why: error.to_string(),
+                })?;
                 if theirs.from != peer {
-                    return Err(RefusedPeer::Unexpected { theirs: theirs.from, expected: peer });
+                    return Err(RefusedPeer::Unexpected {
+                        theirs: theirs.from,
+                        expected: peer,
+                    });
                 }
                 self.check(&theirs).await.map(Ok)
             }
             Some((1, text)) => Ok(Err(String::from_utf8_lossy(text).escape_debug().collect())),
-            _ => Err(RefusedPeer::Garbage { why: "the answer has no known kind".to_owned() }),
+            _ => Err(RefusedPeer::Garbage {
+                why: "the answer has no known kind".to_owned(),
+            }),
         }
     }
 
     async fn check(self: &Arc<Self>, theirs: &Handshake) -> Result<(), RefusedPeer> {
         if theirs.cluster != self.cluster {
-            return Err(RefusedPeer::ForeignCluster { theirs: theirs.cluster, ours: self.cluster });
+            return Err(RefusedPeer::ForeignCluster {
+                theirs: theirs.cluster,
+                ours: self.cluster,
+            });
         }
         if theirs.epoch != self.epoch {
-            return Err(RefusedPeer::OtherEpoch { theirs: theirs.epoch, ours: self.epoch });
+            return Err(RefusedPeer::OtherEpoch {
+                theirs: theirs.epoch,
+                ours: self.epoch,
+            });
         }
         if theirs.to != self.own {
-            return Err(RefusedPeer::WrongMember { meant: theirs.to, ours: self.own });
+            return Err(RefusedPeer::WrongMember {
+                meant: theirs.to,
+                ours: self.own,
+            });
         }
         if theirs.from == self.own || !self.members.contains(&theirs.from) {
-            return Err(RefusedPeer::UnknownMember { theirs: theirs.from });
+            return Err(RefusedPeer::UnknownMember {
+                theirs: theirs.from,
+            });
         }
         // Ranges that do not meet: no feature level could be applied by both.
         if theirs.features.1 < self.features.0 || theirs.features.0 > self.features.1 {
-            return Err(RefusedPeer::Features { theirs: theirs.features, ours: self.features });
+            return Err(RefusedPeer::Features {
+                theirs: theirs.features,
+                ours: self.features,
+            });
         }
         self.check_disk(theirs.from, theirs.disk_id).await
     }
 
     /// A member that comes with another disk may have forgotten its votes (protocol, section 7).
-    async fn check_disk(self: &Arc<Self>, peer: ReplicaId, presented: u64) -> Result<(), RefusedPeer> {
-        let known = self.disks.lock().expect("no holder of this lock panics").get(&peer).copied();
+    async fn check_disk(
+        self: &Arc<Self>,
+        peer: ReplicaId,
+        presented: u64,
+    ) -> Result<(), RefusedPeer> {
+        let known = self
+            .disks
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(&peer)
+            .copied();
         match known {
             Some(known) if known == presented => return Ok(()),
-            Some(known) => return Err(RefusedPeer::DiskChanged { peer, known, presented }),
+            Some(known) => {
+                return Err(RefusedPeer::DiskChanged {
+                    peer,
+                    known,
+                    presented,
+                });
+            }
             None => {}
         }
         let introduction = Arc::clone(self);
-        let remembered =
-            tokio::task::spawn_blocking(move || introduction.data_dir.remember_peer(peer, presented)).await;
+        let remembered = tokio::task::spawn_blocking(move || {
+            introduction.data_dir.remember_peer(peer, presented)
+        })
+        .await;
         match remembered {
             Ok(Ok(())) => {
-                self.disks.lock().expect("no holder of this lock panics").insert(peer, presented);
+                self.disks
+                    .lock()
+                    .expect("no holder of this lock panics")
+                    .insert(peer, presented);
                 Ok(())
             }
-            Ok(Err(StorageError::PeerChanged { peer, known, presented })) => {
-                Err(RefusedPeer::DiskChanged { peer, known, presented })
-            }
-            Ok(Err(error)) => Err(RefusedPeer::Garbage { why: format!("its disk could not be remembered here: {error}") }),
-            Err(_) => Err(RefusedPeer::Garbage { why: "this member is stopping".to_owned() }),
+            Ok(Err(StorageError::PeerChanged {
+                peer,
+                known,
+                presented,
+            })) => Err(RefusedPeer::DiskChanged {
+                peer,
+                known,
+                presented,
+            }),
+            Ok(Err(error)) => Err(RefusedPeer::Garbage {
+                why: format!("its disk could not be remembered here: {error}"),
+            }),
+            Err(_) => Err(RefusedPeer::Garbage {
+                why: "this member is stopping".to_owned(),
+            }),
         }
     }
 }

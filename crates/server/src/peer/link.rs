@@ -99,7 +99,10 @@ mod tests {
     use super::*;
 
     fn answers(incarnation: u64) -> PeerMessage {
-        PeerMessage::Answers { incarnation, answers: Vec::new() }
+        PeerMessage::Answers {
+            incarnation,
+            answers: Vec::new(),
+        }
     }
 
     #[tokio::test]

@@ -61,7 +61,13 @@ pub(crate) fn configure(stream: &TcpStream) -> io::Result<()> {
 
 /// Accepts peers until the task is dropped.
 pub(crate) async fn accept_forever(parts: PeerListener) {
-    let PeerListener { listener, introduction, tls, inbox, metrics } = parts;
+    let PeerListener {
+        listener,
+        introduction,
+        tls,
+        inbox,
+        metrics,
+    } = parts;
     let shared = Arc::new(Shared {
         introduction,
         tls,
@@ -99,7 +105,11 @@ pub(crate) async fn accept_forever(parts: PeerListener) {
             };
             let reader = tokio::spawn(Arc::clone(&shared).read(stream, peer, lane));
             let _abort_on_drop = AbortOnDrop(reader.abort_handle());
-            let before = shared.readers.lock().expect("no holder of this lock panics").insert((peer, lane), reader.abort_handle());
+            let before = shared
+                .readers
+                .lock()
+                .expect("no holder of this lock panics")
+                .insert((peer, lane), reader.abort_handle());
             if let Some(before) = before {
                 before.abort();
             }
@@ -117,7 +127,11 @@ impl Drop for AbortOnDrop {
 }
 
 impl Shared {
-    async fn introduce(&self, tcp: TcpStream, address: SocketAddr) -> Option<(Box<dyn Stream>, ReplicaId, Lane)> {
+    async fn introduce(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Option<(Box<dyn Stream>, ReplicaId, Lane)> {
         configure(&tcp).ok()?;
         let mut stream: Box<dyn Stream> = match &self.tls {
             Some(tls) => match tls.accept(tcp).await {
@@ -138,7 +152,9 @@ impl Shared {
         };
         match self.introduction.on_request(&frame).await {
             Ok((peer, lane)) => {
-                write_hello(&mut *stream, &self.introduction.welcome(peer)).await.ok()?;
+                write_hello(&mut *stream, &self.introduction.welcome(peer))
+                    .await
+                    .ok()?;
                 Some((stream, peer, lane))
             }
             Err(refused) => {
@@ -154,14 +170,19 @@ impl Shared {
     fn refuse(&self, reason: &'static str, address: SocketAddr, why: &dyn std::fmt::Display) {
         self.metrics.peer_refused(reason).increment(1);
         let mut logged = self.logged.lock().expect("no holder of this lock panics");
-        if logged.get(reason).is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL) {
+        if logged
+            .get(reason)
+            .is_none_or(|at| at.elapsed() >= REFUSAL_LOG_INTERVAL)
+        {
             logged.insert(reason, Instant::now());
             tracing::warn!(%address, reason, %why, "refused a connection on the peer port");
         }
     }
 
     async fn read(self: Arc<Self>, stream: Box<dyn Stream>, peer: ReplicaId, lane: Lane) {
-        let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
+        let codec = LengthDelimitedCodec::builder()
+            .max_frame_length(FRAME_BYTES_MAX)
+            .new_codec();
         let mut frames = FramedRead::new(stream, codec);
         while let Some(frame) = frames.next().await {
             let frame: BytesMut = match frame {

@@ -1,5 +1,7 @@
 //! Real servers in one process, on loopback addresses of their own, with real clients.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+
 mod support;
 
 mod elect;

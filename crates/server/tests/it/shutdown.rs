@@ -17,7 +17,11 @@ async fn a_stopping_leader_hands_over_before_it_goes() {
     let after = cluster.leader().await;
     assert_ne!(after, leader);
     println!("handed over and stopped in {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begun.elapsed()
+    );
     create_names(&cluster.client(after).await, &names("b", 1)).await;
     cluster.restart(leader);
     cluster.leader().await;
@@ -26,7 +30,10 @@ async fn a_stopping_leader_hands_over_before_it_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_server_stops_although_nobody_takes_over() {
-    let mut cluster = Cluster::start_with(1, |config| config.shutdown_timeout = Duration::from_millis(200)).await;
+    let mut cluster = Cluster::start_with(1, |config| {
+        config.shutdown_timeout = Duration::from_millis(200);
+    })
+    .await;
     cluster.leader().await;
     let reason = cluster.servers[0].take().unwrap().shutdown().await;
     assert!(reason.is_asked());

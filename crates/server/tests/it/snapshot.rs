@@ -6,7 +6,13 @@ use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lagging_member_is_sent_a_snapshot_and_starts_from_it_again() {
-    let mut cluster = Cluster::start_with(3, |config| config.snapshot = SnapshotConfig { entries: 40, retain: 5 }).await;
+    let mut cluster = Cluster::start_with(3, |config| {
+        config.snapshot = SnapshotConfig {
+            entries: 40,
+            retain: 5,
+        }
+    })
+    .await;
     let leader = cluster.leader().await;
     let client = cluster.client(leader).await;
     create_names(&client, &names("before", 3)).await;
@@ -16,11 +22,17 @@ async fn a_lagging_member_is_sent_a_snapshot_and_starts_from_it_again() {
     for n in 0..200 {
         create_names(&client, &names(&format!("away{n}"), 5)).await;
     }
-    let saved = metric(&cluster.server(leader).metrics_text(), "quorate_snapshots_saved_total");
+    let saved = metric(
+        &cluster.server(leader).metrics_text(),
+        "quorate_snapshots_saved_total",
+    );
     assert!(saved >= 4.0, "{saved} snapshots saved");
     cluster.restart(away);
     cluster.converge().await;
-    let installed = metric(&cluster.server(away).metrics_text(), "quorate_snapshots_installed_total");
+    let installed = metric(
+        &cluster.server(away).metrics_text(),
+        "quorate_snapshots_installed_total",
+    );
     assert!(installed >= 1.0);
 
     // It starts again from its own disk, and everything is there.
@@ -42,5 +54,8 @@ async fn a_lagging_member_is_sent_a_snapshot_and_starts_from_it_again() {
     cluster.leader().await;
     cluster.converge().await;
     let status = cluster.client(0).await.status(TIMEOUT).await.unwrap();
-    assert_eq!(status.groups.iter().map(|(_, count)| count).sum::<u64>(), 1_003);
+    assert_eq!(
+        status.groups.iter().map(|(_, count)| count).sum::<u64>(),
+        1_003
+    );
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use quorate_server::config::{InitialMember, SnapshotConfig, TimingConfig};
 use quorate_server::{Listeners, RunningServer, Server, ServerConfig};
-use quorate_types::{ContractVersion, DirectiveSeq, DriftBound, GroupName, NodeName, ReplicaId, RequestId};
+use quorate_types::{
+    ContractVersion, DirectiveSeq, DriftBound, GroupName, NodeName, ReplicaId, RequestId,
+};
 use quorate_wire::ApiClient;
 use quorate_wire::api::{
-    self, ApiError, ContenderSpec, CreateGroups, DirectiveKind, GroupSpec, Mutation, NodeDown, NodeSpec, NodeUp, Part,
-    Report, SessionKey, TenureId,
+    self, ApiError, ContenderSpec, CreateGroups, DirectiveKind, GroupSpec, Mutation, NodeDown,
+    NodeSpec, NodeUp, Part, Report, SessionKey, TenureId,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +54,12 @@ impl Cluster {
         let address = own_address();
         let any = SocketAddr::new(address, 0);
         let bind = || std::net::TcpListener::bind(any).unwrap();
-        let bound: Vec<_> = (0..count).map(|_| Listeners { client: bind(), peer: bind() }).collect();
+        let bound: Vec<_> = (0..count)
+            .map(|_| Listeners {
+                client: bind(),
+                peer: bind(),
+            })
+            .collect();
         let members: Vec<_> = (1..)
             .zip(&bound)
             .map(|(id, listeners)| InitialMember {
@@ -62,7 +69,11 @@ impl Cluster {
                 client_address: listeners.client.local_addr().unwrap().to_string(),
             })
             .collect();
-        let mut cluster = Self { configs: Vec::new(), servers: Vec::new(), dir };
+        let mut cluster = Self {
+            configs: Vec::new(),
+            servers: Vec::new(),
+            dir,
+        };
         for (member, listeners) in members.iter().zip(bound) {
             let mut config = ServerConfig {
                 name: member.name.clone(),
@@ -80,13 +91,18 @@ impl Cluster {
                     detection_timeout: Duration::from_millis(500),
                     election_jitter: Duration::from_millis(250),
                 },
-                snapshot: SnapshotConfig { entries: 50_000, retain: 10_000 },
+                snapshot: SnapshotConfig {
+                    entries: 50_000,
+                    retain: 10_000,
+                },
                 drift: DriftBound::default(),
                 shutdown_timeout: Duration::from_secs(5),
                 log_filter: String::new(),
             };
             change(&mut config);
-            cluster.servers.push(Some(Server::start_on(config.clone(), listeners).unwrap()));
+            cluster
+                .servers
+                .push(Some(Server::start_on(&config, listeners).unwrap()));
             cluster.configs.push(config);
         }
         cluster
@@ -97,7 +113,10 @@ impl Cluster {
     }
 
     pub(crate) fn running(&self) -> impl Iterator<Item = (usize, &RunningServer)> {
-        self.servers.iter().enumerate().filter_map(|(at, server)| Some((at, server.as_ref()?)))
+        self.servers
+            .iter()
+            .enumerate()
+            .filter_map(|(at, server)| Some((at, server.as_ref()?)))
     }
 
     /// Stops a server at once, as a crash would.
@@ -107,31 +126,43 @@ impl Cluster {
 
     pub(crate) fn restart(&mut self, at: usize) {
         assert!(self.servers[at].is_none());
-        self.servers[at] = Some(Server::start(self.configs[at].clone()).unwrap());
+        self.servers[at] = Some(Server::start(&self.configs[at]).unwrap());
     }
 
     /// Waits until all running servers know the same leader, one of them.
     pub(crate) async fn leader(&self) -> usize {
         eventually("a leader", || {
-            let standings: Vec<_> = self.running().map(|(_, server)| server.standing()).collect();
+            let standings: Vec<_> = self
+                .running()
+                .map(|(_, server)| server.role_view())
+                .collect();
             let first = standings.first()?;
-            let agreed = standings.iter().all(|s| s.leader == first.leader && s.term == first.term);
+            let agreed = standings
+                .iter()
+                .all(|s| s.leader == first.leader && s.term == first.term);
             let leader = first.leader.filter(|_| agreed)?;
-            self.running().find(|(_, server)| server.id() == leader).map(|(at, _)| at)
+            self.running()
+                .find(|(_, server)| server.id() == leader)
+                .map(|(at, _)| at)
         })
         .await
     }
 
     pub(crate) async fn client(&self, at: usize) -> ApiClient {
         let address = self.configs[at].client_listen.to_string();
-        ApiClient::connect(&address, &Default::default()).await.unwrap()
+        ApiClient::connect(&address, &Default::default())
+            .await
+            .unwrap()
     }
 
     /// Waits until all running servers have applied the same and hold the same.
     pub(crate) async fn converge(&self) {
         eventually("the same state everywhere", || {
             let digests: Vec<_> = self.running().map(|(_, server)| server.digest()).collect();
-            digests.iter().all(|digest| *digest == digests[0]).then_some(())
+            digests
+                .iter()
+                .all(|digest| *digest == digests[0])
+                .then_some(())
         })
         .await;
     }
@@ -151,8 +182,12 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T
 
 pub(crate) fn mutation() -> Mutation {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let id = u128::from(std::process::id()) << 64 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
-    Mutation { request_id: RequestId(id), contract: api::CONTRACT }
+    let id =
+        u128::from(std::process::id()) << 64 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    Mutation {
+        request_id: RequestId(id),
+        contract: api::CONTRACT,
+    }
 }
 
 pub(crate) fn group(name: &str) -> GroupName {
@@ -160,12 +195,20 @@ pub(crate) fn group(name: &str) -> GroupName {
 }
 
 pub(crate) fn names(prefix: &str, count: usize) -> Vec<GroupName> {
-    (0..count).map(|n| group(&format!("{prefix}/{n:04}"))).collect()
+    (0..count)
+        .map(|n| group(&format!("{prefix}/{n:04}")))
+        .collect()
 }
 
 /// Creates groups, again with the same request id while no leader is found.
-pub(crate) async fn create(client: &ApiClient, groups: Vec<(GroupName, GroupSpec)>) -> Result<api::Done, ApiError> {
-    let request = CreateGroups { mutation: mutation(), groups };
+pub(crate) async fn create(
+    client: &ApiClient,
+    groups: Vec<(GroupName, GroupSpec)>,
+) -> Result<api::Done, ApiError> {
+    let request = CreateGroups {
+        mutation: mutation(),
+        groups,
+    };
     let begun = std::time::Instant::now();
     loop {
         match client.create_groups(request.clone(), TIMEOUT).await {
@@ -178,7 +221,15 @@ pub(crate) async fn create(client: &ApiClient, groups: Vec<(GroupName, GroupSpec
 }
 
 pub(crate) async fn create_names(client: &ApiClient, names: &[GroupName]) -> api::Done {
-    create(client, names.iter().map(|name| (name.clone(), GroupSpec::default())).collect()).await.unwrap()
+    create(
+        client,
+        names
+            .iter()
+            .map(|name| (name.clone(), GroupSpec::default()))
+            .collect(),
+    )
+    .await
+    .unwrap()
 }
 
 /// What a node has been told.
@@ -229,7 +280,11 @@ pub(crate) fn resume(told: &Told) -> NodeUp {
 
 impl Node {
     /// Starts a stream with its first message, and keeps the session alive every `interval`.
-    pub(crate) async fn stream(client: &ApiClient, first: NodeUp, interval: Duration) -> Result<Self, ApiError> {
+    pub(crate) async fn stream(
+        client: &ApiClient,
+        first: NodeUp,
+        interval: Duration,
+    ) -> Result<Self, ApiError> {
         let (up, receiver) = mpsc::channel(64);
         up.send(first).await.unwrap();
         let mut down = client.node(ReceiverStream::new(receiver)).await?;
@@ -249,17 +304,36 @@ impl Node {
                     *seq += 1;
                     *seq
                 };
-                if beats.send(NodeUp::KeepAlive { seq, clock_ms: 0, healthy: true }).await.is_err() {
+                if beats
+                    .send(NodeUp::KeepAlive {
+                        seq,
+                        clock_ms: 0,
+                        healthy: true,
+                    })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 tokio::time::sleep(interval).await;
             }
         });
-        Ok(Self { up, told, request_seq: 0, tasks: vec![reader, pulse] })
+        Ok(Self {
+            up,
+            told,
+            request_seq: 0,
+            tasks: vec![reader, pulse],
+        })
     }
 
     pub(crate) async fn open(client: &ApiClient, name: &str, ttl_ms: u64) -> Self {
-        let node = Self::stream(client, open(name, ttl_ms), Duration::from_millis(ttl_ms / 4)).await.unwrap();
+        let node = Self::stream(
+            client,
+            open(name, ttl_ms),
+            Duration::from_millis(ttl_ms / 4),
+        )
+        .await
+        .unwrap();
         node.until("a session", |told| told.session.is_some()).await;
         node
     }
@@ -275,23 +349,46 @@ impl Node {
     }
 
     /// Sends one request and waits for its outcome.
-    pub(crate) async fn request(&mut self, make: impl FnOnce(u64) -> NodeUp) -> Result<api::RequestDone, ApiError> {
+    pub(crate) async fn request(
+        &mut self,
+        make: impl FnOnce(u64) -> NodeUp,
+    ) -> Result<api::RequestDone, ApiError> {
         self.request_seq += 1;
         let seq = self.request_seq;
         self.up.send(make(seq)).await.unwrap();
-        let told = self.until("the outcome", |told| told.done.contains_key(&seq)).await;
+        let told = self
+            .until("the outcome", |told| told.done.contains_key(&seq))
+            .await;
         told.done[&seq].clone()
     }
 
-    pub(crate) async fn contend(&mut self, groups: &[GroupName]) -> Result<api::RequestDone, ApiError> {
+    pub(crate) async fn contend(
+        &mut self,
+        groups: &[GroupName],
+    ) -> Result<api::RequestDone, ApiError> {
         let mut spec = ContenderSpec::default();
         spec.configuration.endpoints.push("127.0.0.1:9".to_owned());
-        let entries = groups.iter().map(|name| (name.clone(), spec.clone())).collect();
-        self.request(|request_seq| NodeUp::Contend { request_seq, entries }).await
+        let entries = groups
+            .iter()
+            .map(|name| (name.clone(), spec.clone()))
+            .collect();
+        self.request(|request_seq| NodeUp::Contend {
+            request_seq,
+            entries,
+        })
+        .await
     }
 
-    pub(crate) async fn report(&mut self, tenure: TenureId, report: Report) -> Result<api::RequestDone, ApiError> {
-        self.request(|request_seq| NodeUp::Report { request_seq, reports: vec![(tenure, report)] }).await
+    pub(crate) async fn report(
+        &mut self,
+        tenure: TenureId,
+        report: Report,
+    ) -> Result<api::RequestDone, ApiError> {
+        self.request(|request_seq| NodeUp::Report {
+            request_seq,
+            reports: vec![(tenure, report)],
+        })
+        .await
     }
 
     pub(crate) async fn close(&mut self) {
@@ -314,12 +411,22 @@ fn hear(told: &mut Told, message: Result<NodeDown, ApiError>) {
         Ok(NodeDown::Opened { session, .. }) => told.session = Some(session),
         Ok(NodeDown::KeptAlive { .. }) => told.kept_alive += 1,
         Ok(NodeDown::SessionGone) => told.gone = true,
-        Ok(NodeDown::Standing { directive_seq, tenures }) => {
+        Ok(NodeDown::Standing {
+            directive_seq,
+            tenures,
+        }) => {
             told.directive_seq = directive_seq;
-            told.parts = tenures.into_iter().map(|found| (found.tenure, found.part)).collect();
+            told.parts = tenures
+                .into_iter()
+                .map(|found| (found.tenure, found.part))
+                .collect();
         }
         Ok(NodeDown::Directive(directive)) => {
-            assert_eq!(directive.seq, told.directive_seq.next(), "directives come without a gap");
+            assert_eq!(
+                directive.seq,
+                told.directive_seq.next(),
+                "directives come without a gap"
+            );
             told.directive_seq = directive.seq;
             let part = match directive.kind {
                 DirectiveKind::Poll { .. } => Some(Part::Polled),
@@ -335,17 +442,30 @@ fn hear(told: &mut Told, message: Result<NodeDown, ApiError>) {
                 None => told.parts.remove(&directive.tenure),
             };
         }
-        Ok(NodeDown::RequestDone { request_seq, outcome }) => drop(told.done.insert(request_seq, outcome)),
+        Ok(NodeDown::RequestDone {
+            request_seq,
+            outcome,
+        }) => drop(told.done.insert(request_seq, outcome)),
         Ok(NodeDown::RequestUnknown { .. }) => {}
-        Ok(NodeDown::Refused { request_seq: Some(seq), error }) => drop(told.done.insert(seq, Err(error))),
-        Ok(NodeDown::Refused { request_seq: None, error }) | Err(error) => told.refused = Some(error),
+        Ok(NodeDown::Refused {
+            request_seq: Some(seq),
+            error,
+        }) => drop(told.done.insert(seq, Err(error))),
+        Ok(NodeDown::Refused {
+            request_seq: None,
+            error,
+        })
+        | Err(error) => told.refused = Some(error),
     }
 }
 
 impl Told {
     /// How many groups it leads.
     pub(crate) fn leads(&self) -> usize {
-        self.parts.values().filter(|part| **part == Part::Active).count()
+        self.parts
+            .values()
+            .filter(|part| **part == Part::Active)
+            .count()
     }
 }
 
@@ -357,20 +477,30 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let text = String::from_utf8_lossy(&answer).into_owned();
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{text:?}"));
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("{text:?}"));
     (status, text)
 }
 
 /// The value of one metric line.
 pub(crate) fn metric(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(' '))
+    });
     let line = line.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 /// The sum of all lines of one metric.
 pub(crate) fn metric_sum(text: &str, name: &str) -> f64 {
-    let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    let lines = text
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum()
 }
-

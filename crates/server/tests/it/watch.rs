@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use quorate_types::{GroupName, Revision};
 use quorate_wire::ApiClient;
 use quorate_wire::api::{
-    ApiErrorKind, ApiStream, DeleteGroup, Freshness, GroupState, ListGroups, Phase, WatchGroups, WatchItem,
+    ApiErrorKind, ApiStream, DeleteGroup, Freshness, GroupState, ListGroups, Phase, WatchGroups,
+    WatchItem,
 };
 use tokio_stream::StreamExt;
 
@@ -21,8 +22,19 @@ struct Picture {
 
 impl Picture {
     async fn new(client: &ApiClient, prefix: &str, min_revision: Revision) -> Self {
-        let items = client.watch_groups(WatchGroups { prefix: prefix.to_owned(), min_revision }).await.unwrap();
-        let mut picture = Self { items, groups: BTreeMap::new(), revision: Revision::ZERO, deltas: 0 };
+        let items = client
+            .watch_groups(WatchGroups {
+                prefix: prefix.to_owned(),
+                min_revision,
+            })
+            .await
+            .unwrap();
+        let mut picture = Self {
+            items,
+            groups: BTreeMap::new(),
+            revision: Revision::ZERO,
+            deltas: 0,
+        };
         while !picture.next().await {}
         assert!(picture.revision >= min_revision);
         picture
@@ -30,17 +42,30 @@ impl Picture {
 
     /// Takes one item; true at the end of a snapshot.
     async fn next(&mut self) -> bool {
-        let item = tokio::time::timeout(PATIENCE, self.items.next()).await.expect("an item").expect("no end").unwrap();
+        let item = tokio::time::timeout(PATIENCE, self.items.next())
+            .await
+            .expect("an item")
+            .expect("no end")
+            .unwrap();
         match item {
             WatchItem::SnapshotChunk(groups) => {
-                self.groups.extend(groups.into_iter().map(|group| (group.name.clone(), group)));
+                self.groups
+                    .extend(groups.into_iter().map(|group| (group.name.clone(), group)));
             }
             WatchItem::SnapshotEnd { revision } => {
                 self.revision = revision;
                 return true;
             }
-            WatchItem::Delta { revision, group, deleted } => {
-                assert!(revision >= self.revision, "{revision} after {}", self.revision);
+            WatchItem::Delta {
+                revision,
+                group,
+                deleted,
+            } => {
+                assert!(
+                    revision >= self.revision,
+                    "{revision} after {}",
+                    self.revision
+                );
                 self.revision = revision;
                 self.deltas += 1;
                 if deleted {
@@ -82,7 +107,11 @@ async fn a_watch_that_starts_amid_changes_ends_with_the_same_picture_as_a_read()
                 node.contend(some).await.unwrap();
             }
             for name in &groups[..20] {
-                let delete = DeleteGroup { mutation: mutation(), group: name.clone(), expected: None };
+                let delete = DeleteGroup {
+                    mutation: mutation(),
+                    group: name.clone(),
+                    expected: None,
+                };
                 client.delete_group(delete, TIMEOUT).await.unwrap();
             }
             node.close().await;
@@ -95,9 +124,29 @@ async fn a_watch_that_starts_amid_changes_ends_with_the_same_picture_as_a_read()
     }
     writer.await.unwrap();
     let last = create_names(&client, &names("w/last", 1)).await.revision;
-    let request = ListGroups { prefix: "w/".to_owned(), limit: 1_000, ..ListGroups::default() };
-    let page = client.list_groups(ListGroups { freshness: Freshness { min_revision: last, stale_ok: false }, ..request }, TIMEOUT).await.unwrap();
-    let expected: BTreeMap<_, _> = page.groups.into_iter().map(|group| (group.state.name.clone(), group.state)).collect();
+    let request = ListGroups {
+        prefix: "w/".to_owned(),
+        limit: 1_000,
+        ..ListGroups::default()
+    };
+    let page = client
+        .list_groups(
+            ListGroups {
+                freshness: Freshness {
+                    min_revision: last,
+                    stale_ok: false,
+                },
+                ..request
+            },
+            TIMEOUT,
+        )
+        .await
+        .unwrap();
+    let expected: BTreeMap<_, _> = page
+        .groups
+        .into_iter()
+        .map(|group| (group.state.name.clone(), group.state))
+        .collect();
     assert_eq!(expected.len(), 181);
     assert!(expected.values().all(|group| group.phase == Phase::Vacant));
     for mut picture in pictures {
@@ -107,7 +156,10 @@ async fn a_watch_that_starts_amid_changes_ends_with_the_same_picture_as_a_read()
     }
     let late = Picture::new(&client, "w/", last).await;
     assert_eq!(late.groups, expected);
-    let future = WatchGroups { prefix: String::new(), min_revision: Revision(1 << 40) };
+    let future = WatchGroups {
+        prefix: String::new(),
+        min_revision: Revision(1 << 40),
+    };
     let error = client.watch_groups(future).await.err().unwrap();
     assert_eq!(error.kind, ApiErrorKind::Behind);
 }
