@@ -37,7 +37,7 @@ impl DevArgs {
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<u8> {
         start_logging(&self.log_filter)?;
         // Removed when this function ends.
-        let temporary = if self.data_dir.is_none() { Some(tempfile::tempdir().context("make a temporary directory")?) } else { None };
+        let temporary = if self.data_dir.is_none() { Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir().context("make a temporary directory")?) } else { None };
         let directory = match (&self.data_dir, &temporary) {
             (Some(directory), _) => directory.as_path(),
             (None, Some(temporary)) => temporary.path(),
@@ -56,10 +56,12 @@ impl DevArgs {
                 peer_listen: Some(format!("127.0.0.1:{peer}")),
                 initial_cluster: Some(cluster.clone()),
                 cluster_token: Some("dev".to_owned()),
+                // All three stop together: there is nobody to hand over to.
+                shutdown_timeout_ms: Some(100),
                 ..ConfigFile::default()
             };
             let config = file.resolve().context("check the configuration")?;
-            servers.push(Server::start(config).with_context(|| format!("start server dev{n} on port {client}"))?);
+            servers.push(Server::start(&config).with_context(|| format!("start server dev{n} on port {client}"))?);
         }
         let endpoints: Vec<String> = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
         match context.format() {

@@ -1,5 +1,6 @@
 //! `quorate server`: one server of the backbone. Configuration: file < environment < flags.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -97,7 +98,7 @@ impl ServerArgs {
             return Ok(0);
         }
         start_logging(&config.log_filter)?;
-        let server = Server::start(config).context("start the server")?;
+        let server = Server::start(&config).context("start the server")?;
         serve(vec![server]).await
     }
 
@@ -146,7 +147,7 @@ pub(crate) fn start_logging(filter: &str) -> anyhow::Result<()> {
     let filter: EnvFilter = filter.parse().map_err(|error| {
         Failure::usage(format!("`log_filter` is `{filter}`: {error}")).with_hint("write a level (error, warn, info, debug) or module=level pairs")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     Ok(())
 }
 
