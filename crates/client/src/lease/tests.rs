@@ -1,3 +1,5 @@
+//! The rules of sections 2 and 3 of the protocol on the holder's side, each with the trace that would break it.
+
 use quorate_types::{GroupName, Revision, TenureNumber};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What goes over the wire comes back the same, and what is wrong is refused.
+
 use std::fmt::Debug;
 
 use quorate_types::{
