@@ -28,6 +28,8 @@ pub(crate) struct Lead {
     pub(crate) term: Term,
     /// When the election was won: takeover, for every TTL.
     elected_at: Time,
+    /// Stalls between the election and serving: as any other, they are added to all deadlines (protocol, section 2).
+    stalled: Duration,
     /// Present once an own-term entry is applied.
     pub(crate) serving: Option<Serving>,
 }
@@ -37,7 +39,16 @@ impl Lead {
         Self {
             term,
             elected_at,
+            stalled: Duration::ZERO,
             serving: None,
+        }
+    }
+
+    /// The step loop stood still for `stall` until `now`.
+    pub(crate) fn note_stall(&mut self, stall: Duration, now: Time) {
+        match &mut self.serving {
+            Some(serving) => serving.leases.stalled(stall, now),
+            None => self.stalled += stall,
         }
     }
 }
@@ -151,8 +162,12 @@ impl Replica {
 
     fn take_over(&mut self, now: Time) {
         let lead = self.lead.as_mut().expect("only a leader takes over");
+        let mut leases = Leases::take_over(self.config.drift, &self.state, lead.elected_at);
+        if lead.stalled > Duration::ZERO {
+            leases.stalled(lead.stalled, now);
+        }
         lead.serving = Some(Serving {
-            leases: Leases::take_over(self.config.drift, &self.state, lead.elected_at),
+            leases,
             stamp: (self.state.cluster_time(), now),
             advance: None,
             ending: BTreeMap::new(),

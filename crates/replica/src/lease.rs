@@ -12,6 +12,10 @@ fn grace(ttl: Duration) -> Duration {
     (ttl / 4).min(Duration::from_millis(250))
 }
 
+/// Most graces of one session between two keep-alives. Without a bound, a leader that stalls more often than once per grace
+/// would never expire anybody, and no group of a dead node would find a new holder (guarantee 9).
+const GRACES_MAX: u32 = 4;
+
 /// One session's deadline.
 #[derive(Debug)]
 struct Lease {
@@ -20,6 +24,8 @@ struct Lease {
     deadline: Time,
     /// Stalls credited since it was last heard; at most `credit_max`.
     credited: Duration,
+    /// How often a grace was given after a stall since it was last heard; at most `GRACES_MAX`.
+    graces: u32,
 }
 
 impl Lease {
@@ -70,6 +76,7 @@ impl Leases {
                 ttl,
                 deadline,
                 credited: Duration::ZERO,
+                graces: 0,
             },
         );
         assert!(before.is_none(), "session {session:?} was opened twice");
@@ -127,6 +134,7 @@ impl Leases {
         };
         let deadline = now + self.drift.stretch(lease.ttl);
         lease.credited = Duration::ZERO;
+        lease.graces = 0;
         if deadline > lease.deadline {
             if self.by_deadline.remove(&(lease.deadline, session)) {
                 self.by_deadline.insert((deadline, session));
@@ -141,7 +149,12 @@ impl Leases {
         for (session, lease) in &mut self.leases {
             let credit = stall.min(lease.credit_max() - lease.credited);
             lease.credited += credit;
-            lease.deadline = (lease.deadline + credit).max(now + grace(lease.ttl));
+            lease.deadline = lease.deadline + credit;
+            let graced = now + grace(lease.ttl);
+            if lease.deadline < graced && lease.graces < GRACES_MAX {
+                lease.graces += 1;
+                lease.deadline = graced;
+            }
             if !self.ending.contains(session) {
                 self.by_deadline.insert((lease.deadline, *session));
             }

@@ -417,9 +417,9 @@ impl Replica {
     /// A leader whose step loop stood still credits the stall to every session: their keep-alives may sit unread.
     fn note_stall(&mut self, now: Time) {
         if now > self.due + self.config.stall_min
-            && let Some(serving) = self.lead.as_mut().and_then(|lead| lead.serving.as_mut())
+            && let Some(lead) = &mut self.lead
         {
-            serving.leases.stalled(now.since(self.last_step), now);
+            lead.note_stall(now.since(self.last_step), now);
         }
     }
 

@@ -560,3 +560,64 @@ fn snapshots_are_taken_as_entries_are_applied() {
         cluster.replicas[&at].status()
     );
 }
+
+#[test]
+fn a_leader_that_stalls_again_and_again_still_expires_a_silent_session() {
+    let mut cluster = Cluster::of(1);
+    cluster.run(ms(1_000));
+    let (group, session) = cluster.lead("g", "n1");
+    let leader = cluster.leader();
+    assert!(matches!(
+        cluster.keep_alive(leader, session, 1),
+        Response::KeptAlive { .. }
+    ));
+    // Every tick comes late enough to be a stall: the grace after each must not add up for ever.
+    for _ in 0..60 {
+        cluster.now = cluster.now + ms(200);
+        cluster.step(leader, Input::Tick);
+    }
+    assert_eq!(cluster.state().group(&group).unwrap().phase, Phase::Vacant);
+}
+
+#[test]
+fn a_stall_between_the_election_and_its_own_entry_is_credited_too() {
+    let mut cluster = Cluster::of(3);
+    cluster.run(ms(1_000));
+    let (group, session) = cluster.lead("g", "n1");
+    let old = cluster.leader();
+    cluster.cut.insert(old);
+    let elected = loop {
+        let leads = |id: &&ReplicaId| **id != old && cluster.replicas[*id].role() == Role::Leader;
+        if let Some(id) = cluster.replicas.keys().find(leads) {
+            break *id;
+        }
+        if let Some((from, to, message)) = cluster.network.pop_front() {
+            if cluster.cut.contains(&from) == cluster.cut.contains(&to) {
+                cluster.step(to, Input::Peer { from, message });
+            }
+            continue;
+        }
+        let (due, id) = cluster
+            .replicas
+            .iter()
+            .map(|(id, replica)| (replica.deadline(), *id))
+            .min()
+            .unwrap();
+        cluster.now = cluster.now.max(due);
+        cluster.step(id, Input::Tick);
+    };
+    assert_eq!(cluster.replicas[&elected].status().sessions, None);
+    // The elected leader stands still for 1.5 TTL before it learns that its first entry is committed.
+    cluster.now = cluster.now + ms(1_500);
+    cluster.deliver();
+    assert_eq!(cluster.leader(), elected);
+    assert_eq!(cluster.replicas[&elected].status().sessions, Some(1));
+    assert!(
+        matches!(
+            cluster.keep_alive(elected, session, 1),
+            Response::KeptAlive { .. }
+        ),
+        "what was sent meanwhile is read right after"
+    );
+    assert_eq!(cluster.state().group(&group).unwrap().phase, Phase::Active);
+}
