@@ -87,8 +87,9 @@ fn bump_by(sign: Sign, counter: &mut u64, by: u64) {
     };
 }
 
-fn has_room(node: &Node) -> bool {
-    node.has_tenure_room() && node.has_preparing_room()
+/// Room for a tenure, and room to prepare one: a group without a precondition waits for the first only.
+fn room(node: &Node) -> (bool, bool) {
+    (node.has_tenure_room(), node.has_preparing_room())
 }
 
 impl State {
@@ -103,11 +104,12 @@ impl State {
             self.count(id, &before, Sign::Minus);
             self.count(id, &after, Sign::Plus);
             // Room where there was none: groups that wait for it are looked at again.
-            if full
-                .into_iter()
-                .flatten()
-                .any(|name| self.nodes.get(&name).is_some_and(|node| has_room(node)))
-            {
+            if full.into_iter().flatten().any(|(name, before)| {
+                self.nodes.get(&name).is_some_and(|node| {
+                    let after = room(node);
+                    after.0 && !before.0 || after.1 && !before.1
+                })
+            }) {
                 self.sweep.start();
             }
         }
@@ -135,13 +137,12 @@ impl State {
         self.derived.names.remove(&group.key.name);
     }
 
-    fn full_nodes(&self, footprint: &Footprint) -> [Option<NodeName>; 2] {
+    /// The nodes that carry this group and lack room of some kind.
+    fn full_nodes(&self, footprint: &Footprint) -> [Option<(NodeName, (bool, bool))>; 2] {
         [&footprint.held, &footprint.successor].map(|part| {
             let (_, name) = part.as_ref()?;
-            self.nodes
-                .get(name)
-                .filter(|node| !has_room(node))
-                .map(|_| name.clone())
+            let before = self.nodes.get(name).map(|node| room(node))?;
+            (before != (true, true)).then(|| (name.clone(), before))
         })
     }
 

@@ -376,3 +376,32 @@ fn groups_are_listed_by_name_and_prefix() {
     assert!(names("z").is_empty() && names("\n").is_empty());
     assert_eq!(w.state.groups().count(), 4);
 }
+
+#[test]
+fn room_for_a_tenure_is_used_while_the_room_to_prepare_is_taken() {
+    let mut w = World::new();
+    let n = w.open_spec(NodeSpec {
+        max_tenures: 2,
+        max_preparing: 1,
+        ..node_spec("n")
+    });
+    let prepared = GroupSpec {
+        readiness: true,
+        ..plain()
+    };
+    w.create("active", plain());
+    w.create("preparing", prepared);
+    w.create("waiting", plain());
+    for name in ["active", "preparing", "waiting"] {
+        w.contend(n, name);
+    }
+    w.check("waiting", Phase::Vacant, None);
+    done(&w.apply(Command::Withdraw {
+        session: n,
+        groups: vec![group("active")],
+    }));
+    w.release(n, "active", None);
+    w.catch_up();
+    w.check("preparing", Phase::Preparing, Some(n));
+    w.check("waiting", Phase::Active, Some(n));
+}
