@@ -89,6 +89,8 @@ impl State {
             });
         }
         let now = self.cluster_time;
+        // A holder that is being revoked may be named as the next: then nobody is to be left.
+        let from = from.filter(|from| Some(from) != to);
         let pending = Pending {
             kind: PendingKind::Transfer,
             to: to.cloned(),

@@ -394,3 +394,16 @@ fn a_standing_says_all_that_a_reconnected_session_must_know() {
         Part::Successor
     );
 }
+
+#[test]
+fn a_revoked_holder_that_an_order_names_next_is_elected_and_stays() {
+    let (mut w, [a, _, _]) = three(plain());
+    w.check("g", Phase::Active, Some(a));
+    done(&w.apply(transfer(None, TransferMode::Force)));
+    done(&w.apply(transfer(Some("a"), TransferMode::Handover)));
+    w.check("g", Phase::Revoking, Some(a));
+    w.vacate("g");
+    w.catch_up();
+    w.check("g", Phase::Active, Some(a));
+    assert_eq!(w.group("g").pending, None);
+}
