@@ -100,12 +100,13 @@ impl Serving {
             self.advance = None;
         }
         for session in self.ending.remove(&index).unwrap_or_default() {
-            // Another end of the same session may still be in the log behind this one.
-            if !self
-                .ending
-                .values()
-                .flatten()
-                .any(|other| *other == session)
+            // Most ends took effect, and need no search. Another end of the same session may still be in the log behind this one.
+            if self.leases.is_ending(session)
+                && !self
+                    .ending
+                    .values()
+                    .flatten()
+                    .any(|other| *other == session)
             {
                 self.leases.end_refused(session);
             }

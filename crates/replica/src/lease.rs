@@ -110,6 +110,11 @@ impl Leases {
         }
     }
 
+    /// Whether the end of this session is appended, and the session still there.
+    pub(crate) fn is_ending(&self, session: SessionKey) -> bool {
+        self.ending.contains(&session)
+    }
+
     /// How long the most overdue session is past its deadline: its end is appended, or about to be.
     pub(crate) fn overdue(&self, now: Time) -> Duration {
         let waiting = self.by_deadline.first().map(|(deadline, _)| *deadline);
