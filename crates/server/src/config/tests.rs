@@ -1,3 +1,5 @@
+//! What the configuration accepts, refuses, and derives.
+
 use super::*;
 
 fn file(initial_cluster: &str) -> ConfigFile {
