@@ -52,7 +52,7 @@ pub enum RequestKey {
     Caller(RequestId),
 }
 
-/// A command with what every command carries (design, section 5).
+/// A command with what every command carries (ARCHITECTURE.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// Who asked.

@@ -1,4 +1,4 @@
-//! The election of a group's leader: a pure function of the state (design, section 7).
+//! The election of a group's leader: a pure function of the state.
 //!
 //! First who may be elected at all, then who is best: by an order that names one, priority, locality, load, rendezvous
 //! hash. Positions are a filter before all that; `poll` applies it.

@@ -1,7 +1,7 @@
 //! Published versions of the state, and the ring of what led from one to the next.
 //!
 //! Owns: what reads and streams see. They never block apply: a reader holds a version, a stream a place in the ring, and who falls
-//! out of the ring starts over from a version (design, section 5).
+//! out of the ring starts over from a version (ADR published-versions).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};

@@ -190,7 +190,7 @@ struct Hands {
 }
 
 impl Hands {
-    /// Sends what waited for writes that are durable now. This is the only place where such messages leave (design, section 5).
+    /// Sends what waited for writes that are durable now. This is the only place where such messages leave (ADR own-consensus-core).
     fn release_held(&mut self, through: WriteSeq) {
         while self
             .held

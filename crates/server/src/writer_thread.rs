@@ -1,6 +1,6 @@
 //! The thread that owns the log: everything that arrived during one sync goes into the next (group commit).
 //!
-//! Owns: the order of writes. Deliberately absent: retries. A failed write or sync stops the process (design, section 6).
+//! Owns: the order of writes. Deliberately absent: retries. A failed write or sync stops the process (protocol, section 7).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

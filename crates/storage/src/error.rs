@@ -1,7 +1,7 @@
 //! Why storage refused or failed, and the way out.
 //!
 //! Owns: the one error of this crate. Deliberately absent: retrying; after a failed write or sync the process
-//! stops and learns the truth by reopening (design, section 6).
+//! stops and learns the truth by reopening (protocol, section 7).
 
 use std::io;
 use std::path::PathBuf;

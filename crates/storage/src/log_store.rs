@@ -46,7 +46,7 @@ pub struct Recovered {
 ///
 /// Nothing is durable before [`sync`](Self::sync) returned; everything given before it is durable after.
 /// After any error the store is poisoned: the process must stop, and learns the truth by reopening (a failed
-/// sync is never retried, design section 6).
+/// sync is never retried, protocol, section 7).
 pub trait LogStore: Send {
     /// Adds records after the last one.
     ///

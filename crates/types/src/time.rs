@@ -102,7 +102,7 @@ pub struct DriftBound {
 }
 
 impl Default for DriftBound {
-    /// One per cent, the default of the design (section 3, guarantee 3).
+    /// One per cent, the default (guarantee 3).
     fn default() -> Self {
         Self { ppm: 10_000 }
     }
