@@ -1,1 +1,27 @@
-//! placeholder
+//! A deterministic simulator around the shipping code: replicas, their log and snapshot files, the SDK's lease arithmetic.
+//!
+//! One seed decides everything: clocks, network, disks, faults, what clients do. The same seed gives the same trace.
+//! Deliberately absent: any logic of the service; what is simulated is only what surrounds it.
+//!
+//! Reading order: [`World`](world::World) is the event loop; `machine.rs` is the server's shell, `node.rs` a process of a
+//! service, `caller.rs` an operator; `faults.rs` says what goes wrong, and `checkers` what must never happen.
+
+pub mod caller;
+pub mod calm;
+pub mod checkers;
+pub mod clock;
+pub mod convert;
+pub mod faults;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod options;
+pub mod plant;
+pub mod resource;
+pub mod run;
+pub mod setup;
+pub mod stats;
+pub mod stream;
+pub mod trace;
+pub mod world;
+pub mod writer;

@@ -1,0 +1,666 @@
+//! A process of a service: the SDK's lease arithmetic on its own clock, and a behaviour around it.
+//!
+//! Owns: opening a session, standing in all groups, keep-alives, answering orders (or not), retrying requests under their keys,
+//! moving from server to server, dying and pausing. Each change of belief is told to the checkers in true time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use quorate_client::lease::{DirectiveKind, LeaseCore, LeaseEvent, TenureId};
+use quorate_coord::{
+    Command, ContenderSpec, NodeSpec, Outcome, Position, Rejection, Reply, Report, RequestKey, SessionKey,
+};
+use quorate_replica::{Proposal, Request, Response};
+use quorate_types::{ContractVersion, NodeName, Principal, RequestId, Time, TraceId, WallTime};
+use quorate_wire::api::Part;
+
+use crate::checkers::Violation;
+use crate::checkers::believed_tenures_never_overlap::Process;
+use crate::clock::{Clock, Moment};
+use crate::convert;
+use crate::plant::Plant;
+use crate::resource::ResourceWrite;
+use crate::stream::{Down, Sender, Up};
+use crate::trace::hash_bytes;
+use crate::world::{Event, World};
+
+/// How long a request may stay unanswered before it is sent again.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// What wakes a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Timer {
+    /// Keep-alives and housekeeping.
+    Beat,
+    /// An order is to be answered.
+    React { tenure: Box<TenureId>, reaction: Reaction },
+    /// A request is to be sent again.
+    Resend { tag: u64 },
+    /// Belief ends only now, though the release was sent before (a planted mistake).
+    LateRelease { tenure: Box<TenureId> },
+}
+
+/// How an order is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    Polled,
+    Ready,
+    Failed,
+    Release,
+    Decline,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+struct Outstanding {
+    tag: u64,
+    proposal: Proposal,
+    sent_at: Time,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    index: usize,
+    pub(crate) clock: Clock,
+    pub(crate) spec: NodeSpec,
+    /// Which of its processes this is.
+    pub(crate) life: u32,
+    pub(crate) up: bool,
+    paused: Option<VecDeque<Event>>,
+    ttl_ms: u64,
+    pub(crate) session: Option<SessionKey>,
+    closing: bool,
+    lease: LeaseCore,
+    /// Tenures that it believed after the last event.
+    believed: Vec<TenureId>,
+    request_seq: u64,
+    tag: u64,
+    outstanding: Option<Outstanding>,
+    wants: VecDeque<Command>,
+    server: usize,
+    /// Its stream; zero: none.
+    stream: u64,
+    heard_at: Time,
+    beats: u64,
+    /// How far its data has got, by group.
+    data: BTreeMap<usize, u64>,
+    priorities: BTreeMap<usize, i32>,
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, clock: Clock, random: &mut fastrand::Rng) -> Self {
+        let limited = random.u8(..6) == 0;
+        let zone = ["a", "b"][index % 2];
+        let spec = NodeSpec {
+            name: NodeName::new(&format!("n{index}")).expect("a short name"),
+            labels: [("zone".to_owned(), zone.to_owned())].into(),
+            weight: random.u32(1..4),
+            max_tenures: if limited { random.u32(1..12) } else { 0 },
+            max_preparing: if random.bool() { random.u32(1..6) } else { 0 },
+            contract_min: ContractVersion(1),
+            contract_max: ContractVersion(1),
+        };
+        Self {
+            index,
+            clock,
+            spec,
+            life: 0,
+            up: false,
+            paused: None,
+            ttl_ms: 0,
+            session: None,
+            closing: false,
+            lease: LeaseCore::new(quorate_types::DriftBound::default()),
+            believed: Vec::new(),
+            request_seq: 0,
+            tag: 0,
+            outstanding: None,
+            wants: VecDeque::new(),
+            server: 0,
+            stream: 0,
+            heard_at: Time::ZERO,
+            beats: 0,
+            data: BTreeMap::new(),
+            priorities: BTreeMap::new(),
+        }
+    }
+
+    fn process(&self) -> Process {
+        Process { node: self.index, life: self.life }
+    }
+
+    fn sender(&self) -> Sender {
+        Sender::Node { node: self.index, life: self.life, stream: self.stream }
+    }
+}
+
+/// The trace of a request: derived from its key, so that retries share it.
+pub(crate) fn trace_of(key: &RequestKey) -> TraceId {
+    let bytes = match key {
+        RequestKey::Internal => return TraceId::default(),
+        RequestKey::Session { session, seq } => {
+            [session.id.0, session.created.0, *seq].iter().flat_map(|n| n.to_le_bytes()).collect()
+        }
+        RequestKey::Caller(id) => id.0.to_le_bytes().to_vec(),
+    };
+    TraceId(u128::from(hash_bytes(&bytes)) << 64 | 1)
+}
+
+/// A command on its way to the log.
+pub(crate) fn proposal(request: RequestKey, trace: TraceId, command: Command) -> Proposal {
+    Proposal {
+        principal: Principal::new("sim").expect("a short name"),
+        request,
+        trace,
+        wall: WallTime(0),
+        contract: ContractVersion(1),
+        command,
+    }
+}
+
+impl World {
+    pub(crate) fn start_node(&mut self, node: usize) {
+        if self.nodes[node].up {
+            return;
+        }
+        let ttl_ms = self.random.u64(self.setup.ttl_ms.0..=self.setup.ttl_ms.1);
+        let server = self.random.usize(..self.servers.len());
+        let this = &mut self.nodes[node];
+        this.up = true;
+        this.life += 1;
+        this.ttl_ms = ttl_ms;
+        this.server = server;
+        let (life, now) = (this.life, self.now);
+        self.trace.note(now, 20, [node as u64, u64::from(life), 0], || format!("n{node} starts"));
+        self.at(now, Event::Node { node, life, timer: Timer::Beat });
+    }
+
+    pub(crate) fn kill_node(&mut self, node: usize, down: Duration) {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        if !this.up {
+            return;
+        }
+        self.trace.note(now, 21, [node as u64, 0, 0], || format!("n{node} dies"));
+        this.up = false;
+        this.paused = None;
+        self.checkers.beliefs.on_death(this.process());
+        self.forget_session(node);
+        self.at(now + down, Event::StartNode { node });
+    }
+
+    pub(crate) fn pause_node(&mut self, node: usize, lasts: Duration) {
+        let this = &mut self.nodes[node];
+        if this.up && this.paused.is_none() {
+            this.paused = Some(VecDeque::new());
+            let (life, at) = (this.life, self.now + lasts);
+            self.at(at, Event::ResumeNode { node, life });
+        }
+    }
+
+    pub(crate) fn resume_node(&mut self, node: usize, life: u32) {
+        let this = &mut self.nodes[node];
+        if this.life != life {
+            return;
+        }
+        let Some(waiting) = this.paused.take() else { return };
+        let now = self.now;
+        self.trace.note(now, 22, [node as u64, waiting.len() as u64, 0], || format!("n{node} goes on"));
+        for event in waiting {
+            self.at(now, event);
+        }
+    }
+
+    /// Ends all pauses of nodes.
+    pub(crate) fn resume_nodes(&mut self) {
+        for node in 0..self.nodes.len() {
+            let life = self.nodes[node].life;
+            self.resume_node(node, life);
+        }
+    }
+
+    pub(crate) fn on_node_timer(&mut self, node: usize, life: u32, timer: Timer) {
+        let this = &mut self.nodes[node];
+        if !this.up || this.life != life {
+            return;
+        }
+        if let Some(waiting) = &mut this.paused {
+            waiting.push_back(Event::Node { node, life, timer });
+            return;
+        }
+        match timer {
+            Timer::Beat => self.beat(node),
+            Timer::React { tenure, reaction } => self.react(node, &tenure, reaction),
+            Timer::Resend { tag } => {
+                if self.nodes[node].outstanding.as_ref().is_some_and(|outstanding| outstanding.tag == tag) {
+                    self.send_outstanding(node);
+                }
+            }
+            Timer::LateRelease { tenure } => {
+                self.nodes[node].lease.begin_release(&tenure);
+                self.on_lease_changed(node);
+            }
+        }
+    }
+
+    fn beat(&mut self, node: usize) {
+        let reading = self.nodes[node].clock.reading(self.now);
+        self.nodes[node].beats += 1;
+        if let Some(session) = self.nodes[node].session {
+            let this = &self.nodes[node];
+            let silence = reading.since(this.heard_at);
+            let silent = silence > Duration::from_millis(this.ttl_ms * 2 / 5).max(Duration::from_millis(250));
+            if this.stream == 0 || silent || this.lease.needs_resync() {
+                self.connect(node);
+            }
+            if !self.nodes[node].closing {
+                self.keep_alive(node, session, reading);
+                self.act(node, reading);
+            }
+        } else if self.nodes[node].outstanding.is_none() {
+            self.open(node);
+        }
+        if let Some(outstanding) = &self.nodes[node].outstanding
+            && reading.since(outstanding.sent_at) > PATIENCE
+        {
+            self.connect(node);
+            self.send_outstanding(node);
+        }
+        self.next_request(node);
+        self.on_lease_changed(node);
+        let this = &self.nodes[node];
+        let interval = Duration::from_millis(this.ttl_ms) / 4;
+        let interval = this.clock.true_duration(interval.min(Duration::from_millis(600)));
+        let jitter = self.random.u64(0..=u64::try_from(interval.as_nanos()).expect("short") / 4);
+        let (life, at) = (this.life, self.now + interval + Duration::from_nanos(jitter));
+        self.at(at, Event::Node { node, life, timer: Timer::Beat });
+    }
+
+    fn keep_alive(&mut self, node: usize, session: SessionKey, reading: Time) {
+        let this = &mut self.nodes[node];
+        let seq = this.lease.keep_alive_sent(reading);
+        let (sender, mut server) = (this.sender(), this.server);
+        if self.setup.habits.wander && self.random.u8(..4) == 0 {
+            server = self.random.usize(..self.servers.len());
+        }
+        self.send_up(sender, server, Up::KeepAlive { session, seq });
+    }
+
+    /// What a node does of its own accord.
+    fn act(&mut self, node: usize, reading: Time) {
+        let habits = self.setup.habits;
+        let calm = self.is_calm();
+        let per_cent = |world: &mut Self, chance: u32| !calm && chance > 0 && world.random.u32(..100) < chance;
+        if self.nodes[node].wants.is_empty() && self.nodes[node].beats.is_multiple_of(6) {
+            self.stand(node);
+        }
+        if per_cent(self, habits.close) {
+            self.close(node);
+            return;
+        }
+        if per_cent(self, habits.restand) {
+            let group = self.random.usize(..self.groups.len());
+            let priority = self.random.i32(0..3);
+            self.nodes[node].priorities.insert(group, priority);
+            let session = self.nodes[node].session.expect("only who has a session acts");
+            let name = self.groups[group].clone();
+            let command = if self.random.bool() {
+                Command::Withdraw { session, groups: vec![name] }
+            } else {
+                Command::Contend { session, groups: vec![(name, ContenderSpec { priority, ..ContenderSpec::default() })] }
+            };
+            self.nodes[node].wants.push_back(command);
+        }
+        if self.is_planted(Plant::ExpireEarly) && self.nodes[node].beats.is_multiple_of(8) {
+            self.expire_early(node);
+        }
+        for tenure in self.nodes[node].believed.clone() {
+            let this = &self.nodes[node];
+            if !this.lease.check(reading, &tenure) {
+                continue;
+            }
+            let Some(token) = this.lease.token(&tenure) else { continue };
+            if self.random.u8(..3) > 0 {
+                self.write_to_resource(&tenure, token);
+            } else if per_cent(self, habits.resign) {
+                self.react(node, &tenure, Reaction::Release);
+            }
+        }
+    }
+
+    /// A write under a check just made; some arrive long after (a process that stops between its check and its act).
+    fn write_to_resource(&mut self, tenure: &TenureId, token: quorate_types::FencingToken) {
+        let late = if self.random.u8(..20) == 0 { self.random.u64(0..6_000) } else { 0 };
+        let at = self.now + self.network.delay() + Duration::from_millis(late);
+        let group = self.group_index[&tenure.group];
+        self.at(at, Event::Write { group, write: ResourceWrite { tenure: tenure.clone(), token } });
+    }
+
+    /// Stands in all groups, those that are not there yet included: they are refused one by one.
+    fn stand(&mut self, node: usize) {
+        let Some(session) = self.nodes[node].session else { return };
+        let names = self.groups.clone();
+        let groups = names
+            .into_iter()
+            .enumerate()
+            .map(|(at, name)| {
+                let priority = *self.nodes[node].priorities.entry(at).or_insert(0);
+                (name, ContenderSpec { priority, ..ContenderSpec::default() })
+            })
+            .collect();
+        self.nodes[node].wants.push_back(Command::Contend { session, groups });
+    }
+
+    fn open(&mut self, node: usize) {
+        let id = RequestId(self.random.u128(..));
+        let this = &mut self.nodes[node];
+        let key = RequestKey::Caller(id);
+        let command = Command::OpenSession { ttl_ms: this.ttl_ms, node: Some(this.spec.clone()) };
+        this.tag += 1;
+        this.outstanding =
+            Some(Outstanding { tag: this.tag, proposal: proposal(key, trace_of(&key), command), sent_at: Time::ZERO });
+        self.connect(node);
+        self.send_outstanding(node);
+    }
+
+    /// Takes a new stream, mostly to another server.
+    fn connect(&mut self, node: usize) {
+        self.stream_next += 1;
+        let server = self.random.usize(..self.servers.len());
+        let reading = self.nodes[node].clock.reading(self.now);
+        let this = &mut self.nodes[node];
+        this.server = server;
+        this.stream = self.stream_next;
+        this.heard_at = reading;
+        let (sender, session) = (this.sender(), this.session);
+        self.send_up(sender, server, Up::Attach { session });
+    }
+
+    fn send_outstanding(&mut self, node: usize) {
+        let reading = self.nodes[node].clock.reading(self.now);
+        if self.nodes[node].stream == 0 {
+            self.connect(node);
+        }
+        let this = &mut self.nodes[node];
+        let Some(outstanding) = &mut this.outstanding else { return };
+        outstanding.sent_at = reading;
+        let message = Up::Ask { tag: outstanding.tag, request: Request::Propose(Box::new(outstanding.proposal.clone())) };
+        let (sender, server) = (this.sender(), this.server);
+        self.send_up(sender, server, message);
+    }
+
+    /// Sends the next request, if none is out: a session has one at a time. Reports that wait go together.
+    fn next_request(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let Some(session) = this.session else { return };
+        if this.outstanding.is_some() {
+            return;
+        }
+        let Some(mut command) = this.wants.pop_front() else { return };
+        if let Command::Report { reports, .. } = &mut command {
+            while let Some(Command::Report { reports: more, .. }) = this.wants.front_mut() {
+                reports.append(more);
+                this.wants.pop_front();
+            }
+        }
+        this.request_seq += 1;
+        this.tag += 1;
+        let key = RequestKey::Session { session, seq: this.request_seq };
+        this.outstanding =
+            Some(Outstanding { tag: this.tag, proposal: proposal(key, trace_of(&key), command), sent_at: Time::ZERO });
+        self.send_outstanding(node);
+    }
+
+    fn close(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let Some(session) = this.session else { return };
+        this.closing = true;
+        this.lease.close();
+        this.wants.clear();
+        this.wants.push_back(Command::CloseSession { session });
+        self.on_lease_changed(node);
+    }
+
+    /// Everything that belonged to the session is over on this side.
+    fn forget_session(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        if let Some(session) = this.session.take() {
+            self.checkers.sessions.on_abandoned(session);
+        }
+        this.lease.session_gone();
+        this.lease.poll(Time::ZERO);
+        this.closing = false;
+        this.wants.clear();
+        this.outstanding = None;
+        this.stream = 0;
+        let (now, process) = (self.now, this.process());
+        for tenure in std::mem::take(&mut this.believed) {
+            // Belief only ends here, which no other belief contradicts.
+            let verdict = self.checkers.beliefs.on_belief(now, process, &tenure, now);
+            self.judge(verdict);
+        }
+    }
+
+    /// Answers an order.
+    fn react(&mut self, node: usize, tenure: &TenureId, reaction: Reaction) {
+        let this = &mut self.nodes[node];
+        let Some(session) = this.session.filter(|_| !this.closing) else { return };
+        if !this.lease.tenures().any(|(held, _)| held == tenure) {
+            return;
+        }
+        let group = self.group_index[&tenure.group];
+        let whole = self.resources[group].position;
+        let catches_up = self.random.u8(..4) > 0;
+        let this = &mut self.nodes[node];
+        let data = this.data.entry(group).or_default();
+        let lies = self.plant == Some(Plant::LieAboutPosition) && matches!(reaction, Reaction::Polled | Reaction::Ready);
+        if !lies && (reaction != Reaction::Polled || catches_up || self.calm.is_some()) {
+            *data = whole.max(*data);
+        }
+        let reached = Position(*data);
+        let key = convert::tenure_key(tenure);
+        self.checkers.positions.on_reached(&key.group, session, reached);
+        let position = if lies { Position(whole) } else { reached };
+        let report = match reaction {
+            Reaction::Polled => Report::Polled { position },
+            Reaction::Ready => Report::Ready { position },
+            Reaction::Failed => Report::Failed,
+            Reaction::Decline => Report::Declined,
+            Reaction::Release => {
+                if self.plant == Some(Plant::ReleaseBeforeBeliefEnds) {
+                    let life = this.life;
+                    let at = self.now + Duration::from_millis(400);
+                    let timer = Timer::LateRelease { tenure: Box::new(tenure.clone()) };
+                    self.at(at, Event::Node { node, life, timer });
+                } else {
+                    // Belief ends before the release is sent (protocol, section 3).
+                    this.lease.begin_release(tenure);
+                }
+                Report::Released { position: Some(position) }
+            }
+        };
+        self.nodes[node].wants.push_back(Command::Report { session, reports: vec![(key, report)] });
+        self.on_lease_changed(node);
+        self.next_request(node);
+    }
+
+    pub(crate) fn on_down(&mut self, node: usize, life: u32, stream: u64, message: Box<Down>) {
+        let this = &mut self.nodes[node];
+        if !this.up || this.life != life {
+            return;
+        }
+        if let Some(waiting) = &mut this.paused {
+            waiting.push_back(Event::Down { node, life, stream, message });
+            return;
+        }
+        if this.stream != stream {
+            return;
+        }
+        let now = self.now;
+        let reading = this.clock.reading(now);
+        this.heard_at = reading;
+        self.trace.note(now, 23, [node as u64, stream, 0], || format!("n{node} hears {message:?}"));
+        let this = &mut self.nodes[node];
+        match *message {
+            Down::KeptAlive { mut seq, ttl, directive_seq } => {
+                if self.plant == Some(Plant::TtlFromReply) {
+                    seq = this.lease.keep_alive_sent(reading);
+                }
+                this.lease.keep_alive_answered(seq, ttl, directive_seq);
+            }
+            Down::Gone { session } => {
+                if this.session == Some(session) {
+                    this.lease.session_gone();
+                    self.forget_session(node);
+                }
+            }
+            Down::Directive { session, directive } => {
+                if this.session == Some(session) {
+                    let mut kind = convert::directive_kind(directive.kind);
+                    if self.plant == Some(Plant::IgnoreRevoke) && kind == DirectiveKind::Revoke {
+                        kind = DirectiveKind::Continue;
+                    }
+                    this.lease.on_directive(directive.seq, convert::tenure_id(&directive.tenure), kind);
+                }
+            }
+            Down::Standing { session, directive_seq, mut parts } => {
+                if this.session == Some(session) {
+                    if self.plant == Some(Plant::IgnoreRevoke) {
+                        for part in parts.iter_mut().filter(|part| part.part == Part::Revoking) {
+                            part.part = Part::Active;
+                        }
+                    }
+                    this.lease.on_standing(directive_seq, parts);
+                }
+            }
+            Down::Answer { tag, response } => self.on_request_answered(node, tag, response),
+            Down::HungUp => this.stream = 0,
+        }
+        self.on_lease_changed(node);
+        self.next_request(node);
+    }
+
+    fn on_request_answered(&mut self, node: usize, tag: u64, response: Response) {
+        let this = &mut self.nodes[node];
+        let Some(outstanding) = this.outstanding.take_if(|outstanding| outstanding.tag == tag) else { return };
+        match response {
+            Response::Applied { outcome, index } => {
+                self.stats.operations += 1;
+                let trace = outstanding.proposal.trace;
+                let verdict = self.checkers.acknowledged.on_acknowledged(index, trace, &self.checkers.log);
+                self.judge(verdict);
+                self.on_outcome(node, &outstanding.proposal, outcome);
+            }
+            // Certainly not applied, or unknown: ask again under the same key.
+            _ => {
+                this.outstanding = Some(outstanding);
+                let (life, wait) = (this.life, Duration::from_millis(self.random.u64(20..300)));
+                let at = self.now + wait;
+                self.at(at, Event::Node { node, life, timer: Timer::Resend { tag } });
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, node: usize, asked: &Proposal, outcome: Outcome) {
+        let drift = self.setup.drift;
+        let this = &mut self.nodes[node];
+        match (&asked.command, outcome) {
+            (Command::OpenSession { .. }, Ok(Reply::SessionOpened { session, .. })) => {
+                this.session = Some(session);
+                this.lease = LeaseCore::new(drift);
+                this.request_seq = 0;
+                self.connect(node);
+                self.stand(node);
+                let reading = self.nodes[node].clock.reading(self.now);
+                self.keep_alive(node, session, reading);
+            }
+            // The old session must end first: the next beat asks anew.
+            (Command::OpenSession { .. }, _) => {}
+            (Command::CloseSession { .. }, _) => self.forget_session(node),
+            (_, Err(Rejection::UnknownSession { .. })) => self.forget_session(node),
+            (_, Err(rejection @ Rejection::RequestOutOfOrder { .. })) => {
+                self.judge(Err(Violation {
+                    checker: "exactly_once",
+                    guarantee: "retries: deduplicated by (session, sequence) (protocol, section 7)",
+                    what: format!("n{node} asked {:?} in order and was told: {rejection}", asked.request),
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    /// Something happened to a node's lease: its orders are answered, its beliefs are told to the checkers.
+    pub(crate) fn on_lease_changed(&mut self, node: usize) {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        let reading = this.clock.reading(now);
+        let events = this.lease.poll(reading);
+        this.lease.check_invariants();
+        for event in events {
+            self.on_lease_event(node, event);
+        }
+        let this = &self.nodes[node];
+        let (process, clock) = (this.process(), this.clock);
+        let mut verdict = Ok(());
+        let mut believed = Vec::new();
+        for (tenure, _) in this.lease.tenures() {
+            let until = this.lease.believed_until(tenure).filter(|until| reading < *until);
+            if let Some(until) = until {
+                let told = self.checkers.beliefs.on_belief(now, process, tenure, clock.moment_of(until));
+                verdict = verdict.and(told);
+                believed.push(tenure.clone());
+            }
+        }
+        for tenure in this.believed.iter().filter(|tenure| !believed.contains(tenure)) {
+            verdict = verdict.and(self.checkers.beliefs.on_belief(now, process, tenure, now));
+        }
+        if let (Some(session), Some(until)) = (this.session, this.lease.valid_until()) {
+            verdict = verdict.and(self.checkers.sessions.on_valid(session, clock.moment_of(until)));
+        } else if let Some(session) = this.session.filter(|_| this.closing) {
+            self.checkers.sessions.on_abandoned(session);
+        }
+        self.nodes[node].believed = believed;
+        self.judge(verdict);
+    }
+
+    fn on_lease_event(&mut self, node: usize, event: LeaseEvent) {
+        let now = self.now;
+        self.trace.note(now, 24, [node as u64, 0, 0], || format!("n{node} {event:?}"));
+        let habits = self.setup.habits;
+        let calm = self.is_calm();
+        let mut rolls = |chance: u32| !calm && chance > 0 && self.random.u32(..100) < chance;
+        let (tenure, reaction) = match event {
+            LeaseEvent::Poll { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Polled),
+            LeaseEvent::Elected { tenure, .. } if rolls(habits.fail) => (tenure, Reaction::Failed),
+            LeaseEvent::Elected { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Ready),
+            LeaseEvent::CatchUp { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Ready),
+            LeaseEvent::Draining { tenure, .. } if rolls(habits.decline) => (tenure, Reaction::Decline),
+            LeaseEvent::Draining { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Release),
+            LeaseEvent::Revoked { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Release),
+            LeaseEvent::NeedResync { .. } => {
+                // The next beat takes a new stream, which begins with the whole picture.
+                self.nodes[node].stream = 0;
+                return;
+            }
+            _ => return,
+        };
+        let most = u64::try_from(habits.reaction_max.as_micros()).expect("short").max(1);
+        let wait = Duration::from_micros(self.random.u64(0..most));
+        let (life, at): (u32, Moment) = (self.nodes[node].life, now + wait);
+        self.at(at, Event::Node { node, life, timer: Timer::React { tenure: Box::new(tenure), reaction } });
+    }
+
+    /// A client proposes the leader's own command (a planted mistake: no API lets it).
+    fn expire_early(&mut self, node: usize) {
+        let Some(session) = self.nodes[node].session else { return };
+        let leader = self.servers.iter().filter_map(|server| {
+            let replica = &server.running.as_ref()?.replica;
+            (replica.role() == quorate_consensus::Role::Leader).then_some((server.index, replica.term()))
+        });
+        let Some((server, term)) = leader.max_by_key(|(_, term)| *term) else { return };
+        let command = Command::ExpireSessions { term, sessions: vec![session] };
+        let request = Request::Propose(Box::new(proposal(RequestKey::Internal, TraceId::default(), command)));
+        self.call(server, crate::stream::Origin::Nobody, request);
+    }
+}
