@@ -54,7 +54,7 @@ impl Footprint {
             asked: tenure.map(|t| t.asked.clone()).unwrap_or_default(),
             wanting: match group.phase {
                 Phase::Vacant => !group.contenders.is_empty(),
-                Phase::Active => group.pending.is_some(),
+                Phase::Active => group.pending.is_some() || group.is_outranked(),
                 _ => false,
             },
             timer,

@@ -302,6 +302,16 @@ impl Group {
             .is_some_and(|c| c.withdrawing)
     }
 
+    /// Whether somebody of higher priority than the holder's stands, eligible or not.
+    pub(crate) fn is_outranked(&self) -> bool {
+        let holder = self.holder().and_then(|h| self.contenders.get(&h));
+        holder.is_some_and(|holder| {
+            self.contenders
+                .values()
+                .any(|contender| contender.priority > holder.priority)
+        })
+    }
+
     /// Whether who succeeds a holder has to report `Ready` first.
     pub(crate) fn is_prepared_for(&self) -> bool {
         self.spec.readiness || self.is_freshest()

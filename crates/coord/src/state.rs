@@ -122,7 +122,8 @@ pub(crate) struct Derived {
     pub(crate) names: OrdMap<GroupName, GroupId>,
     /// What each session takes part in; absent where nothing.
     pub(crate) seats: OrdMap<SessionId, Seat>,
-    /// Vacant groups with contenders, and active ones whose handover waits for a successor.
+    /// Vacant groups with contenders, and active ones whose handover waits for a successor, or where a contender of higher priority
+    /// than the holder's may become eligible.
     pub(crate) wanting: OrdSet<GroupId>,
     /// Groups to be handed to a contender of higher priority, once a slot is free.
     pub(crate) preempting: OrdSet<GroupId>,

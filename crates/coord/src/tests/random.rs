@@ -261,6 +261,23 @@ fn apply_to_twin(w: &mut World, twin: &mut State, request: RequestKey, command: 
     assert_eq!(w.events, events);
 }
 
+/// At rest, no group waits for what it could have (guarantee 9): whatever made somebody eligible had it looked at.
+fn nothing_is_missed(state: &State) {
+    for group in state.groups() {
+        let taker = match (group.phase, &group.pending) {
+            (Phase::Vacant, _) => state.choose(group, group.spec.readiness, None),
+            (Phase::Active, Some(pending)) if pending.not_before <= state.cluster_time() => {
+                state.choose(group, group.is_prepared_for(), group.holder())
+            }
+            (Phase::Active, None) if group.calm_until <= state.cluster_time() => state
+                .outranking(group)
+                .map(|bid| (bid, Criterion::Priority)),
+            _ => None,
+        };
+        assert!(taker.is_none(), "{taker:?} could have {group:#?}");
+    }
+}
+
 fn run(seed: u64, steps: usize) -> (u64, [usize; 6]) {
     let mut w = World::new();
     w.term = Term(2);
@@ -295,6 +312,7 @@ fn run(seed: u64, steps: usize) -> (u64, [usize; 6]) {
                 at_rest += 1;
                 assert!(at_rest < 100, "always something due");
             }
+            nothing_is_missed(&w.state);
         }
         if rng.chance(1) {
             w.term = w.term.next();
