@@ -18,7 +18,7 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// Entries before a snapshot that are kept for slow followers.
     pub snapshot_retain: u64,
-    /// Most calls waiting at once; more are refused as overload.
+    /// Most calls waiting at once; more are refused as overload. Keep-alives are refused only beyond twice as many.
     pub calls_max: usize,
     /// How long a call may wait for a leader, or for a leader's answer.
     pub call_timeout: Duration,

@@ -233,7 +233,10 @@ impl Replica {
 
     /// Takes a call in: it waits in the queue until this replica leads and serves, or until a leader is known.
     fn take_call(&mut self, now: Time, origin: Origin, request: Request, out: &mut Vec<Output>) {
-        if self.pending.len() >= self.config.calls_max {
+        // Bulk must not keep sessions from being heard (guarantee 8): keep-alives have as much room again.
+        let is_keep_alive = matches!(request, Request::KeepAlive { .. });
+        let calls_max = self.config.calls_max * if is_keep_alive { 2 } else { 1 };
+        if self.pending.len() >= calls_max {
             let refusal = Refusal::Overloaded {
                 retry_after_ms: 100,
             };

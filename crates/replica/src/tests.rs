@@ -517,6 +517,32 @@ fn a_retry_of_an_unknown_outcome_has_its_effect_once() {
 }
 
 #[test]
+fn commands_that_wait_do_not_keep_out_keep_alives() {
+    let mut cluster = Cluster::of(3);
+    cluster.run(ms(1_000));
+    let session = cluster.open("n1");
+    let leader = cluster.leader();
+    let command = |id| {
+        let ttl_ms = 60_000;
+        proposal(id, Command::OpenSession { ttl_ms, node: None })
+    };
+    let calls: Vec<_> = (0..1_001)
+        .map(|id| (CallId(10_000 + id), command(u128::from(id))))
+        .collect();
+    cluster.step(leader, Input::Calls(calls));
+    assert!(matches!(
+        cluster.answers.get(&CallId(11_000)),
+        Some(Response::Refused(Refusal::Overloaded { .. }))
+    ));
+    let keep_alive = cluster.call(leader, Request::KeepAlive { session, seq: 1 });
+    cluster.deliver();
+    assert!(matches!(
+        cluster.answers[&keep_alive],
+        Response::KeptAlive { .. }
+    ));
+}
+
+#[test]
 fn without_a_leader_calls_are_refused_as_not_applied() {
     let mut cluster = Cluster::of(3);
     let at = ReplicaId(1);
