@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     #[command(name = "__demo-node", hide = true)]
     DemoNode(crate::demo::node::NodeProcessArgs),
+    #[command(name = "__demo-check", hide = true)]
+    DemoCheck(crate::demo::DemoCheckArgs),
 }
 
 /// Becomes COMMAND.

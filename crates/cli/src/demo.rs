@@ -74,3 +74,23 @@ impl DemoArgs {
         Ok(0)
     }
 }
+
+/// Checks the records of nodes, as the demo does in the end.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoCheckArgs {
+    #[arg(required = true)]
+    records: Vec<std::path::PathBuf>,
+}
+
+impl DemoCheckArgs {
+    pub(crate) fn run(&self) -> anyhow::Result<u8> {
+        let mut beliefs = Vec::new();
+        for path in &self.records {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+            beliefs.extend(record::read(&path.display().to_string(), &text).map_err(anyhow::Error::msg)?);
+        }
+        let findings = record::check(beliefs);
+        crate::output::json_line(&findings)?;
+        Ok(u8::from(findings.overlaps + findings.order_violations > 0))
+    }
+}

@@ -46,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Guard(guard) => commands::guard::run(&guard),
         Command::Completion(completion) => completion.run(),
         Command::Version => commands::version::run(cli.global.output),
+        Command::DemoCheck(check) => check.run(),
         command => start(Context::new(cli.global), command),
     }
 }
@@ -66,7 +67,7 @@ fn start(context: Context, command: Command) -> anyhow::Result<u8> {
             Command::Why(why) => why.run(&context).await,
             Command::Contract(contract) => contract.run(&context).await,
             Command::Contend(contend) => contend.run(&context).await,
-            Command::Exec(_) | Command::Guard(_) | Command::Completion(_) | Command::Version => {
+            Command::Exec(_) | Command::Guard(_) | Command::Completion(_) | Command::Version | Command::DemoCheck(_) => {
                 unreachable!("run() has handled those that need no runtime")
             }
         }

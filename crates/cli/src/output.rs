@@ -158,7 +158,7 @@ a\u{fffd}b          -
     fn a_narrow_terminal_shortens_the_widest_column() {
         let text = sample().render(Some(40));
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(text.contains("orders/0042") && text.contains("http://somewhere.fa…"), "{text}");
+        assert!(text.contains("orders/0042") && text.contains("http://somewhere.far…"), "{text}");
     }
 
     #[test]

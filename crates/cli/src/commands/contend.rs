@@ -90,19 +90,28 @@ impl ContendArgs {
         let mut standing = Standing { groups, code: 0 };
         loop {
             let (session, mut events) = client.open_session(SessionOptions { ttl: self.ttl, ..SessionOptions::for_node(node.clone()) }).await?;
-            self.stand(&session, &standing.groups).await?;
+            if self.ttl < session.ttl_min_safe() {
+                let safe = session.ttl_min_safe();
+                eprintln!("note: with a TTL of {:?} a change of the backbone's leader may cost the leadership; {safe:?} is safe", self.ttl);
+            }
+            if let Err(error) = self.stand(&session, &standing.groups).await {
+                close(session).await;
+                return Err(error);
+            }
             let mut runs = Runs::new(&self.command, margins);
             let over = self.follow(&session, &mut events, &mut runs, &mut standing, &mut stop).await;
-            // Whatever happened: no COMMAND outlives its leadership.
+            // Whatever happened: no COMMAND outlives its leadership, and the leadership no COMMAND.
             runs.stop_all().await;
-            match over? {
-                Over::Done(code) => {
-                    if let Err(error) = session.close().await {
-                        eprintln!("note: the session was not closed and will expire: {:#}", anyhow::Error::new(error));
-                    }
+            match over {
+                Ok(Over::Done(code)) => {
+                    close(session).await;
                     return Ok(code);
                 }
-                Over::SessionLost(cause) => {
+                Err(error) => {
+                    close(session).await;
+                    return Err(error);
+                }
+                Ok(Over::SessionLost(cause)) => {
                     if self.once {
                         return Err(Failure::new(Code::Lost, format!("the session is over ({cause:?})")).into());
                     }
@@ -173,10 +182,7 @@ impl ContendArgs {
                     runs.extend();
                     None
                 }
-                code = stop.next() => {
-                    runs.stop_all().await;
-                    return Ok(Over::Done(code));
-                }
+                code = stop.next() => return Ok(Over::Done(code)),
             };
             if let Some((leadership, ended)) = ended
                 && let Some(over) = self.on_end(session, runs, standing, &leadership, ended).await?
@@ -196,10 +202,15 @@ impl ContendArgs {
         ended: Ended,
     ) -> anyhow::Result<Option<Over>> {
         let group = leadership.group();
+        if !standing.groups.contains(group) {
+            // The handover that withdrawing asked for: released already.
+            return Ok(None);
+        }
         match ended {
             Ended::ByItself(code) => {
-                leadership.release(None).await?;
+                // First withdrawn, or it would be elected again at once.
                 session.withdraw([group.clone()]).await?;
+                leadership.release(None).await?;
                 standing.groups.retain(|standing| standing != group);
                 // The first failure is what the user wants to know of.
                 if standing.code == 0 {
@@ -211,10 +222,14 @@ impl ContendArgs {
                 leadership.release(None).await?;
                 Ok(self.once.then_some(Over::Done(0)))
             }
-            Ended::LeaseRanOut if self.once => {
+            Ended::Revoked if !self.once => {
+                leadership.release(None).await?;
+                Ok(None)
+            }
+            Ended::Revoked | Ended::LeaseRanOut if self.once => {
                 Err(Failure::new(Code::Lost, format!("the leadership of group `{group}` was lost")).into())
             }
-            Ended::LeaseRanOut => {
+            Ended::Revoked | Ended::LeaseRanOut => {
                 // Confirmed again meanwhile: it goes on under the same tenure, with a new COMMAND.
                 if leadership.check() {
                     runs.start(leadership)?;
@@ -239,20 +254,28 @@ fn on_event(event: SessionEvent, runs: &mut Runs) -> anyhow::Result<Option<(quor
         // COMMAND has no position and needs no preparation that it could be asked for.
         SessionEvent::Poll { leadership, .. } => drop(leadership.polled(Position(0))),
         SessionEvent::Elected { leadership, .. } | SessionEvent::CatchUp { leadership } => drop(leadership.ready(Position(0))),
-        SessionEvent::HandoverRequested { leadership, .. } | SessionEvent::Revoked { leadership } => {
-            if !runs.stop(&leadership) {
+        SessionEvent::HandoverRequested { leadership, .. } => {
+            if !runs.hand_over(&leadership) {
                 return Ok(Some((leadership, Ended::Handover)));
             }
         }
-        SessionEvent::Unconfirmed { leadership } => drop(runs.lost(leadership.tenure())),
-        SessionEvent::Lost { tenure, .. } => {
-            if !runs.lost(&tenure) {
-                return Ok(None);
+        SessionEvent::Revoked { leadership } => {
+            if !runs.revoke(&leadership) {
+                return Ok(Some((leadership, Ended::Revoked)));
             }
         }
+        SessionEvent::Unconfirmed { leadership } => runs.lost(leadership.tenure()),
+        SessionEvent::Lost { tenure, .. } => runs.lost(&tenure),
         _ => {}
     }
     Ok(None)
+}
+
+/// Lets everything go at once, rather than when the session expires.
+async fn close(session: Session) {
+    if let Err(error) = session.close().await {
+        eprintln!("note: {:#}", anyhow::Error::new(error));
+    }
 }
 
 async fn create_missing(client: &Client, groups: &[GroupName]) -> anyhow::Result<()> {

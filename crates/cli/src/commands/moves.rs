@@ -128,6 +128,8 @@ pub(crate) fn human(duration: Duration) -> String {
     let micros = duration.as_micros();
     if micros == 0 {
         "0 ms".to_owned()
+    } else if micros < 1_000 {
+        format!("{:.2} ms", duration.as_secs_f64() * 1e3)
     } else if micros < 10_000 {
         format!("{:.1} ms", duration.as_secs_f64() * 1e3)
     } else {

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::Serialize;
+
 use quorate_types::{FencingToken, GroupName, TenureNumber, Time};
 
 /// Writes one node's record.
@@ -63,7 +65,7 @@ pub(super) struct Belief {
 }
 
 /// What was found in all records.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Findings {
     pub(super) tenures_checked: u64,
     pub(super) overlaps: u64,

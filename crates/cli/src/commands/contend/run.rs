@@ -25,16 +25,19 @@ pub(super) struct Margins {
 pub(super) enum Ended {
     /// Nobody asked it to.
     ByItself(u8),
-    /// It was asked to stop for a handover or a revocation.
+    /// It was asked to stop for a handover.
     Handover,
+    /// It was asked to stop because its tenure was revoked.
+    Revoked,
     /// Its lease was not confirmed in time, or the leadership is lost.
     LeaseRanOut,
 }
 
-/// Why COMMAND was asked to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why COMMAND was asked to stop, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
     Handover,
+    Revoked,
     Lost,
 }
 
@@ -94,20 +97,26 @@ impl Runs {
         Ok(())
     }
 
-    /// Asks COMMAND to stop for a handover or a revocation; false where none runs for the leadership.
-    pub(super) fn stop(&mut self, leadership: &Leadership) -> bool {
+    /// Asks COMMAND to stop for a handover; false where none runs for the leadership.
+    pub(super) fn hand_over(&mut self, leadership: &Leadership) -> bool {
         self.ask(leadership.tenure(), Asked::Handover)
     }
 
-    /// Asks COMMAND to stop because its leadership is lost; false where none runs for it.
-    pub(super) fn lost(&mut self, tenure: &TenureId) -> bool {
-        self.ask(tenure, Asked::Lost)
+    /// Asks COMMAND to stop because its tenure is revoked; false where none runs for it.
+    pub(super) fn revoke(&mut self, leadership: &Leadership) -> bool {
+        self.ask(leadership.tenure(), Asked::Revoked)
+    }
+
+    /// Asks COMMAND to stop because its leadership is lost, where one runs for it.
+    pub(super) fn lost(&mut self, tenure: &TenureId) {
+        self.ask(tenure, Asked::Lost);
     }
 
     fn ask(&mut self, tenure: &TenureId, asked: Asked) -> bool {
         match self.runs.get_mut(&tenure.group) {
             Some(run) if run.leadership.tenure() == tenure => {
-                run.asked.get_or_insert(asked);
+                // The worse news counts.
+                run.asked = run.asked.max(Some(asked));
                 run.tell("stop\n");
                 true
             }
@@ -137,6 +146,7 @@ impl Runs {
         let run = self.runs.remove(&group).expect("a run for each task that waits");
         let ended = match run.asked {
             Some(Asked::Handover) => Ended::Handover,
+            Some(Asked::Revoked) => Ended::Revoked,
             Some(Asked::Lost) => Ended::LeaseRanOut,
             None if clock::now() >= run.term_at => Ended::LeaseRanOut,
             None => Ended::ByItself(process::shell_code(status)),
@@ -144,15 +154,14 @@ impl Runs {
         Ok((run.leadership, ended))
     }
 
-    /// Stops all and waits until they are gone, then lets their leaderships go. The guards see to it that this ends in time.
+    /// Stops all and waits until they are gone. The guards see to it that this ends before their leases do.
     pub(super) async fn stop_all(&mut self) {
         for run in self.runs.values_mut() {
             run.tell("stop\n");
         }
         while !self.ends.is_empty() {
-            match self.next_end().await {
-                Ok((leadership, _)) => drop(leadership.release(None)),
-                Err(error) => eprintln!("note: {error:#}"),
+            if let Err(error) = self.next_end().await {
+                eprintln!("note: {error:#}");
             }
         }
     }
