@@ -240,6 +240,10 @@ impl Client {
                     self.prefer(at);
                     return Ok(answer);
                 }
+                Ok(Err(error)) if error.kind == ApiErrorKind::Unreachable => ApiError {
+                    message: format!("{address}: {}", error.message),
+                    ..error
+                },
                 Ok(Err(error)) => error,
                 Err(_) => ApiError::unknown_outcome(format!(
                     "{address} did not answer within {timeout:?}"

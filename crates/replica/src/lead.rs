@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_consensus::{Output as Order, RoundId};
+use quorate_consensus::{Output as Order, RoundId, TransferError};
 use quorate_coord::{Command, Envelope, Event, RequestKey, SessionKey};
 use quorate_types::{
     ClusterTime, ContractVersion, LogIndex, Principal, Term, Time, TraceId, WallTime,
@@ -217,6 +217,15 @@ impl Replica {
                 Request::TransferLeader { to } => {
                     let response = match self.consensus.transfer(now, to, orders) {
                         Ok(()) => Response::Transferring,
+                        // An attempt before this one, whose answer was lost with the old leader, has done it.
+                        Err(TransferError::NotAnotherVoter { to }) if to == self.id() => {
+                            Response::Transferring
+                        }
+                        Err(TransferError::InProgress { to: under_way })
+                            if to.is_none_or(|to| to == under_way) =>
+                        {
+                            Response::Transferring
+                        }
                         Err(_) => Response::Refused(Refusal::BadTransfer),
                     };
                     self.pending.answer(origin, response, out);

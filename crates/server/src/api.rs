@@ -31,6 +31,8 @@ use crate::metrics::Metrics;
 use crate::publish::{Publisher, Version};
 use crate::step_thread::RoleView;
 
+/// A page of groups is cut at about so many bytes of specs and configurations, well below the largest message.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// How long a read may wait for this server to reach a revision or index.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -306,18 +308,24 @@ impl Api for ServerApi {
         let version = self.state.read(request.freshness).await?;
         let limit =
             usize::try_from(request.limit.clamp(1, api::PAGE_MAX)).expect("a page is short");
-        let mut found = version
+        let mut groups = Vec::new();
+        let (mut bytes, mut more) = (0, false);
+        for group in version
             .state
-            .groups_after(&request.prefix, request.after.as_ref());
-        let groups: Vec<_> = found
-            .by_ref()
-            .take(limit)
-            .map(convert::group_view)
-            .collect();
+            .groups_after(&request.prefix, request.after.as_ref())
+        {
+            let configuration = group.tenure.as_ref().map(|tenure| &tenure.configuration);
+            bytes += group.spec.size_bytes() + configuration.map_or(0, |c| c.size_bytes()) + 1024;
+            if groups.len() == limit || (bytes > PAGE_BYTES && !groups.is_empty()) {
+                more = true;
+                break;
+            }
+            groups.push(convert::group_view(group));
+        }
         Ok(api::GroupPage {
             revision: version.state.revision(),
             groups,
-            more: found.next().is_some(),
+            more,
         })
     }
 
