@@ -28,7 +28,7 @@ pub(crate) struct Lead {
     pub(crate) term: Term,
     /// When the election was won: takeover, for every TTL.
     elected_at: Time,
-    /// Stalls between the election and serving: as any other, they are added to all deadlines (protocol, section 2).
+    /// What the step loop has stood still, not yet added to all deadlines (protocol, section 2).
     stalled: Duration,
     /// Present once an own-term entry is applied.
     pub(crate) serving: Option<Serving>,
@@ -44,11 +44,20 @@ impl Lead {
         }
     }
 
-    /// The step loop stood still for `stall` until `now`.
-    pub(crate) fn note_stall(&mut self, stall: Duration, now: Time) {
-        match &mut self.serving {
-            Some(serving) => serving.leases.stalled(stall, now),
-            None => self.stalled += stall,
+    /// The step loop stood still for this long.
+    pub(crate) fn note_stall(&mut self, stall: Duration) {
+        self.stalled += stall;
+    }
+
+    /// Adds stalls to all deadlines: when the step loop is on time again, or something would be due. Not for each of the many
+    /// inputs that are read late after one stall, since it goes through all sessions.
+    pub(crate) fn credit_stalls(&mut self, now: Time) {
+        if !self.stalled.is_zero()
+            && let Some(serving) = &mut self.serving
+        {
+            serving
+                .leases
+                .stalled(std::mem::take(&mut self.stalled), now);
         }
     }
 }
@@ -163,12 +172,8 @@ impl Replica {
 
     fn take_over(&mut self, now: Time) {
         let lead = self.lead.as_mut().expect("only a leader takes over");
-        let mut leases = Leases::take_over(self.config.drift, &self.state, lead.elected_at);
-        if lead.stalled > Duration::ZERO {
-            leases.stalled(lead.stalled, now);
-        }
         lead.serving = Some(Serving {
-            leases,
+            leases: Leases::take_over(self.config.drift, &self.state, lead.elected_at),
             stamp: (self.state.cluster_time(), now),
             advance: None,
             ending: BTreeMap::new(),
@@ -433,11 +438,14 @@ impl Replica {
         if !self.may_propose(now) {
             return;
         }
-        let sessions = self
-            .serving_mut()
-            .expect("it serves")
-            .leases
-            .due(now, END_BATCH_MAX);
+        let is_due = |serving: &Serving| serving.leases.next_deadline().is_some_and(|at| at <= now);
+        let lead = self.lead.as_mut().expect("only a leader expires");
+        if !lead.serving.as_ref().is_some_and(is_due) {
+            return;
+        }
+        lead.credit_stalls(now);
+        let serving = lead.serving.as_ref().expect("it serves");
+        let sessions = serving.leases.due(now, END_BATCH_MAX);
         if sessions.is_empty() {
             return;
         }

@@ -419,10 +419,11 @@ impl Replica {
 
     /// A leader whose step loop stood still credits the stall to every session: their keep-alives may sit unread.
     fn note_stall(&mut self, now: Time) {
-        if now > self.due + self.config.stall_min
-            && let Some(lead) = &mut self.lead
-        {
-            lead.note_stall(now.since(self.last_step), now);
+        let Some(lead) = &mut self.lead else { return };
+        if now > self.due + self.config.stall_min {
+            lead.note_stall(now.since(self.last_step));
+        } else {
+            lead.credit_stalls(now);
         }
     }
 

@@ -606,6 +606,28 @@ fn a_leader_that_stalls_again_and_again_still_expires_a_silent_session() {
 }
 
 #[test]
+fn one_stall_counts_once_however_much_is_read_after_it() {
+    let mut cluster = Cluster::of(1);
+    cluster.run(ms(1_000));
+    let (group, _) = cluster.lead("g", "n1");
+    let leader = cluster.leader();
+    // Longer than what is ever credited, so that only the grace after it is left.
+    cluster.now = cluster.now + ms(7_000);
+    for _ in 0..10 {
+        cluster.step(leader, Input::Calls(Vec::new()));
+        cluster.now = cluster.now + ms(1);
+    }
+    cluster.step(leader, Input::Tick);
+    cluster.now = cluster.now + ms(300);
+    cluster.step(leader, Input::Tick);
+    assert_eq!(
+        cluster.state().group(&group).unwrap().phase,
+        Phase::Active,
+        "the second stall has a grace of its own"
+    );
+}
+
+#[test]
 fn a_stall_between_the_election_and_its_own_entry_is_credited_too() {
     let mut cluster = Cluster::of(3);
     cluster.run(ms(1_000));
