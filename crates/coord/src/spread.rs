@@ -55,8 +55,11 @@ impl Balance {
         }
     }
 
-    fn finish(&mut self, now: ClusterTime) {
-        let due = self.young.map(|at| at.max(now.plus_ms(ROUND_PAUSE_MS)));
+    /// `is_moving`: handovers are under way. Groups that move could not be looked at, and their receivers hold them only
+    /// afterwards, so the round may have left too much with either: it is followed by another.
+    fn finish(&mut self, now: ClusterTime, is_moving: bool) {
+        let first = if is_moving { Some(now) } else { self.young };
+        let due = first.map(|at| at.max(now.plus_ms(ROUND_PAUSE_MS)));
         *self = Self {
             active: self.again,
             due: due.filter(|_| !self.again),
@@ -194,7 +197,8 @@ impl State {
                 }
             }
         }
-        self.balance.finish(self.cluster_time);
+        let is_moving = self.derived.spreading > 0;
+        self.balance.finish(self.cluster_time, is_moving);
     }
 
     fn run_preempting(&mut self, cx: &mut Context<'_>) {

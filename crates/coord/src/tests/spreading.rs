@@ -96,6 +96,29 @@ fn six_nodes_and_a_thousand_groups_end_even_and_no_group_moves_twice() {
 }
 
 #[test]
+fn a_node_that_joins_while_groups_move_gets_its_share_too() {
+    let mut w = World::new();
+    let spec = GroupSpec {
+        minimum_tenure_ms: 0,
+        ..spreading()
+    };
+    let names = many(&mut w, 60, &spec);
+    for n in ["a", "b", "c"] {
+        let session = w.open(n);
+        contend_all(&mut w, session, &names);
+    }
+    // None of what moves to `b` is there yet: it can give nothing on to `c` before it is.
+    for _ in 0..4 {
+        let_hand_over(&mut w);
+        w.advance(1_000);
+    }
+    for n in ["a", "b", "c"] {
+        assert_eq!(w.load(n), 20, "{n}");
+    }
+    assert_eq!(w.state.next_deadline(), None, "and then it rests");
+}
+
+#[test]
 fn a_dead_nodes_groups_go_to_the_survivors_evenly_in_one_apply() {
     let mut w = World::new();
     w.checked = false;
