@@ -7,7 +7,7 @@ use crate::dedup::Recall;
 use crate::event::Event;
 use crate::lifecycle::Context;
 use crate::reply::{Outcome, Reply};
-use crate::state::State;
+use crate::state::{GroupId, State};
 
 impl State {
     /// Applies one entry and says what it changed. Deterministic; no command makes it panic.
@@ -82,6 +82,18 @@ impl State {
     }
 
     fn settle_all(&mut self, cx: &mut Context<'_>) {
+        // Successors first: the places kept for them must not go to other groups of the same command (design, section 7: the
+        // successor is granted in the apply of the release).
+        let has_heir = |id: &GroupId| {
+            self.groups
+                .get(id)
+                .is_some_and(|group| group.heir.is_some())
+        };
+        let heirs: Vec<_> = cx.dirty.iter().copied().filter(has_heir).collect();
+        for id in heirs {
+            cx.dirty.remove(&id);
+            self.settle(cx, id);
+        }
         while let Some(id) = cx.dirty.pop_first() {
             self.settle(cx, id);
         }

@@ -407,3 +407,29 @@ fn a_revoked_holder_that_an_order_names_next_is_elected_and_stays() {
     w.check("g", Phase::Active, Some(a));
     assert_eq!(w.group("g").pending, None);
 }
+
+#[test]
+fn the_successors_place_is_not_taken_by_another_group_released_with_it() {
+    let mut w = World::new();
+    let h = w.open("h");
+    let x = w.open_spec(NodeSpec {
+        max_tenures: 1,
+        ..node_spec("x")
+    });
+    for name in ["a", "g"] {
+        w.create(name, plain());
+        w.contend(h, name);
+        w.contend(x, name);
+    }
+    done(&w.apply(transfer(Some("x"), TransferMode::Handover)));
+    let reports = ["a", "g"].map(|name| {
+        let tenure = w.group(name).tenure_key().unwrap();
+        (tenure, Report::Released { position: None })
+    });
+    done(&w.apply(Command::Report {
+        session: h,
+        reports: reports.to_vec(),
+    }));
+    w.check("g", Phase::Active, Some(x));
+    w.check("a", Phase::Active, Some(h));
+}
