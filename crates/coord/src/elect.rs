@@ -221,6 +221,23 @@ impl State {
         ))
     }
 
+    /// The bid of a contender that only its node's limits, or a cool-down after it led, may exclude; `None` where more does.
+    /// Limits spread load, and never cost data: the freshest policy asks for this where nobody within limits is as fresh.
+    pub(crate) fn bid_beyond_limits(
+        &self,
+        group: &Group,
+        session: SessionId,
+        contender: &Contender,
+    ) -> Option<Bid> {
+        let node = self.admit(group, session, contender).ok()?;
+        let cooldown = group.cooldown(&node.spec.name);
+        // Who failed to prepare has said that it cannot lead for now.
+        if cooldown.is_some_and(|c| c.strict && c.until > self.cluster_time) {
+            return None;
+        }
+        Some(self.bid_of(group, session, contender, node, false, false))
+    }
+
     fn bid_of(
         &self,
         group: &Group,

@@ -158,7 +158,7 @@ impl State {
         }
     }
 
-    /// The freshest eligible contender that is not behind the released position.
+    /// The freshest contender that is not behind the released position.
     fn freshest(&self, group: &Group) -> Option<(Bid, Criterion)> {
         let asked = &group.tenure.as_ref()?.asked;
         let position = |bid: &Bid| asked.get(&bid.session).copied().flatten();
@@ -178,7 +178,6 @@ impl State {
             bids.iter_mut().for_each(|bid| bid.last = false);
             bids
         };
-        let count = pool.len();
         // An order to transfer chooses among all that reach the released position, if that position is all there is.
         let named = pool
             .iter()
@@ -187,11 +186,26 @@ impl State {
         if let Some(named) = named {
             return Some((named, Criterion::Ordered));
         }
-        let highest = pool.iter().filter_map(&position).max()?;
-        let fresh: Vec<_> = pool
-            .into_iter()
-            .filter(|bid| position(bid) == Some(highest))
-            .collect();
+        // Positions filter before limits and cool-downs (protocol, section 4): a contender that is only full, and holds what
+        // nobody else does, leads all the same. After a release at a known position nobody holds more than all that reach it.
+        let beyond: Vec<_> = if is_complete {
+            Vec::new()
+        } else {
+            let answered = asked.keys().filter_map(|session| {
+                let contender = group.contenders.get(session)?;
+                self.bid_beyond_limits(group, *session, contender)
+            });
+            answered.filter(reaches).collect()
+        };
+        let highest = pool.iter().chain(&beyond).filter_map(&position).max()?;
+        let count = pool.len().max(beyond.len());
+        let is_fresh = |bid: &Bid| position(bid) == Some(highest);
+        let source = if pool.iter().any(is_fresh) {
+            pool
+        } else {
+            beyond
+        };
+        let fresh: Vec<_> = source.into_iter().filter(is_fresh).collect();
         let is_alone = fresh.len() == 1 && count > 1;
         best(fresh).map(|(bid, criterion)| {
             (

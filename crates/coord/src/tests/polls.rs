@@ -1,6 +1,6 @@
 //! The freshest policy.
 
-use super::world::{World, done, group, node, plain};
+use super::world::{World, done, group, node, node_spec, plain};
 use crate::*;
 
 fn freshest() -> GroupSpec {
@@ -51,6 +51,29 @@ fn the_freshest_of_all_that_live_is_elected_under_the_polls_token() {
             .endpoints
             .is_empty()
     );
+}
+
+#[test]
+fn a_full_node_leads_where_it_alone_holds_the_freshest_data() {
+    let mut w = World::new();
+    w.create("g", freshest());
+    w.create("other", plain());
+    let full = w.open_spec(NodeSpec {
+        max_tenures: 1,
+        ..node_spec("full")
+    });
+    w.contend(full, "other");
+    w.check("other", Phase::Active, Some(full));
+    let (holder, stale) = (w.open("holder"), w.open("stale"));
+    w.contend(holder, "g");
+    w.report_done(holder, "g", at(100));
+    w.check("g", Phase::Active, Some(holder));
+    w.contend(full, "g");
+    w.contend(stale, "g");
+    w.expire(&[holder]);
+    w.report_done(full, "g", at(100));
+    w.report_done(stale, "g", at(50));
+    w.check("g", Phase::Active, Some(full));
 }
 
 #[test]
