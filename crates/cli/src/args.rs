@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completion, contend, contract, dev, group, guard, node, server, session, status, why};
+use crate::commands::{
+    completion, contend, contract, dev, group, guard, node, server, session, status, why,
+};
 use crate::exit::HELP;
 use crate::output::Format;
 
@@ -27,19 +29,45 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Global {
     /// Servers to talk to; any of them serves everything.
-    #[arg(long, global = true, value_delimiter = ',', default_value = "http://127.0.0.1:2379", value_name = "URL,...", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379",
+        value_name = "URL,...",
+        help_heading = "Connection"
+    )]
     pub(crate) endpoints: Vec<String>,
     /// How results are printed.
-    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Connection")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        help_heading = "Connection"
+    )]
     pub(crate) output: Format,
     /// Who must have signed the servers' certificates, PEM.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub(crate) cacert: Option<PathBuf>,
     /// The certificate shown to servers, PEM.
-    #[arg(long, global = true, value_name = "FILE", requires = "key", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        requires = "key",
+        help_heading = "Connection"
+    )]
     pub(crate) cert: Option<PathBuf>,
     /// Its private key, PEM.
-    #[arg(long, global = true, value_name = "FILE", requires = "cert", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        requires = "cert",
+        help_heading = "Connection"
+    )]
     pub(crate) key: Option<PathBuf>,
     /// How long a command may take, such as `500ms` or `10s`.
     #[arg(long, global = true, default_value = "10s", value_parser = duration, value_name = "TIME", help_heading = "Connection")]
@@ -59,6 +87,7 @@ pub(crate) struct Careful {
 
 /// The nouns.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Command {
     /// Run a server of the backbone.
     Server(server::ServerArgs),
@@ -116,12 +145,19 @@ fn with_environment(command: clap::Command) -> clap::Command {
         Some(_) if arg.is_hide_set() || arg.get_env().is_some() => arg,
         Some(long) => {
             // Lives as long as the process, once per flag: clap asks for a static name.
-            let name: &'static str = format!("QUORATE_{}", long.to_uppercase().replace('-', "_")).leak();
+            let name: &'static str =
+                format!("QUORATE_{}", long.to_uppercase().replace('-', "_")).leak();
             arg.env(name).hide_env_values(true)
         }
     });
-    let names: Vec<String> = command.get_subcommands().filter(|c| !c.get_name().starts_with("__")).map(|c| c.get_name().to_owned()).collect();
-    names.iter().fold(command, |command, name| command.mut_subcommand(name, with_environment))
+    let names: Vec<String> = command
+        .get_subcommands()
+        .filter(|c| !c.get_name().starts_with("__"))
+        .map(|c| c.get_name().to_owned())
+        .collect();
+    names.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, with_environment)
+    })
 }
 
 /// Reads the command line; ends the process with code 2 where it is wrong.
@@ -132,8 +168,12 @@ pub(crate) fn parse() -> Cli {
 
 /// Reads `250ms`, `10s`, `2m`, `1h`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().map_err(|_| format!("`{text}` is no time: write 500ms, 10s, 2m or 1h"))?;
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits]
+        .parse()
+        .map_err(|_| format!("`{text}` is no time: write 500ms, 10s, 2m or 1h"))?;
     let milliseconds = match &text[digits..] {
         "ms" => Some(number),
         "" | "s" => number.checked_mul(1_000),
@@ -141,12 +181,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         other => return Err(format!("`{other}` is no unit of time: write ms, s, m or h")),
     };
-    milliseconds.map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+    milliseconds
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is too long"))
 }
 
 /// Reads `key=value`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` has no `=`: write key=value"))?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` has no `=`: write key=value"))?;
     if key.is_empty() {
         return Err(format!("`{text}` has no key: write key=value"));
     }
@@ -168,9 +212,17 @@ mod tests {
             for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
                 let Some(long) = arg.get_long() else { continue };
                 let must_be_meant = ["help", "version", "yes", "force"].contains(&long);
-                assert_eq!(arg.get_env().is_none(), must_be_meant, "--{long} of `{}`", command.get_name());
+                assert_eq!(
+                    arg.get_env().is_none(),
+                    must_be_meant,
+                    "--{long} of `{}`",
+                    command.get_name()
+                );
             }
-            command.get_subcommands().filter(|c| !c.is_hide_set()).for_each(check);
+            command
+                .get_subcommands()
+                .filter(|c| !c.is_hide_set())
+                .for_each(check);
         }
         check(&command());
     }
@@ -183,7 +235,15 @@ mod tests {
         check("10s", 10_000);
         check("2m", 120_000);
         check("1h", 3_600_000);
-        for bad in ["", "s", "1.5s", "10 s", "-1s", "99999999999999999999s", "18446744073709551615h"] {
+        for bad in [
+            "",
+            "s",
+            "1.5s",
+            "10 s",
+            "-1s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -51,19 +51,39 @@ impl Context {
             None => Ok(None),
             Some(path) => match std::fs::read(path) {
                 Ok(pem) => Ok(Some(pem)),
-                Err(error) => Err(Failure::usage(format!("read `{}`: {error}", path.display()))),
+                Err(error) => Err(Failure::usage(format!(
+                    "read `{}`: {error}",
+                    path.display()
+                ))),
             },
         };
-        let (ca, cert, key) = (read(&self.global.cacert)?, read(&self.global.cert)?, read(&self.global.key)?);
-        let mut options = ClientOptions { timeout: self.global.timeout, ..ClientOptions::default() };
-        let identity = cert.zip(key).map(|(cert_pem, key_pem)| ClientIdentity { cert_pem, key_pem });
+        let (ca, cert, key) = (
+            read(&self.global.cacert)?,
+            read(&self.global.cert)?,
+            read(&self.global.key)?,
+        );
+        let mut options = ClientOptions {
+            timeout: self.global.timeout,
+            ..ClientOptions::default()
+        };
+        let identity = cert
+            .zip(key)
+            .map(|(cert_pem, key_pem)| ClientIdentity { cert_pem, key_pem });
         match (ca, identity) {
             (None, None) => {}
             (None, Some(_)) => {
                 let failure = Failure::usage("--cert and --key are given without --cacert");
-                return Err(failure.with_hint("--cacert names the authority that signed the servers' certificates").into());
+                return Err(failure
+                    .with_hint("--cacert names the authority that signed the servers' certificates")
+                    .into());
             }
-            (Some(ca_pem), identity) => options.tls = Some(ClientTls { ca_pem, identity, server_name: None }),
+            (Some(ca_pem), identity) => {
+                options.tls = Some(ClientTls {
+                    ca_pem,
+                    identity,
+                    server_name: None,
+                });
+            }
         }
         Ok(options)
     }
@@ -83,7 +103,11 @@ impl Context {
         if matches!(answer.trim(), "y" | "Y" | "yes") {
             return Ok(());
         }
-        Err(Failure::new(Code::Failed, "not confirmed; nothing was done").with_hint("answer `y`, or give --yes").into())
+        Err(
+            Failure::new(Code::Failed, "not confirmed; nothing was done")
+                .with_hint("answer `y`, or give --yes")
+                .into(),
+        )
     }
 
     /// Prints what was done: a sentence, or the answer itself.
@@ -107,17 +131,23 @@ impl Context {
 
 /// Checks a group's name.
 pub(crate) fn group_name(name: &str) -> anyhow::Result<GroupName> {
-    GroupName::new(name).map_err(|error| Failure::usage(format!("group `{}`: {error}", shorten(name))).into())
+    GroupName::new(name)
+        .map_err(|error| Failure::usage(format!("group `{}`: {error}", shorten(name))).into())
 }
 
 /// Checks a node's name.
 pub(crate) fn node_name(name: &str) -> anyhow::Result<NodeName> {
-    NodeName::new(name).map_err(|error| Failure::usage(format!("node `{}`: {error}", shorten(name))).into())
+    NodeName::new(name)
+        .map_err(|error| Failure::usage(format!("node `{}`: {error}", shorten(name))).into())
 }
 
 fn shorten(name: &str) -> String {
     let name = name.escape_debug().to_string();
-    if name.chars().count() <= 80 { name } else { name.chars().take(79).chain(['…']).collect() }
+    if name.chars().count() <= 80 {
+        name
+    } else {
+        name.chars().take(79).chain(['…']).collect()
+    }
 }
 
 /// The one word by which an enum appears in JSON.

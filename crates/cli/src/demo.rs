@@ -38,7 +38,10 @@ pub(crate) struct DemoArgs {
 
 impl DemoArgs {
     pub(crate) async fn run(&self) -> anyhow::Result<u8> {
-        let directory = tempfile::Builder::new().prefix("quorate-demo-").tempdir().context("make a temporary directory")?;
+        let directory = tempfile::Builder::new()
+            .prefix("quorate-demo-")
+            .tempdir()
+            .context("make a temporary directory")?;
         let mut reporter = Reporter::new(self.json);
         // Ctrl-C drops the stage, and with it every process that it started.
         let outcome = tokio::select! {
@@ -57,18 +60,30 @@ impl DemoArgs {
         })
     }
 
-    async fn play(&self, directory: &std::path::Path, reporter: &mut Reporter) -> anyhow::Result<u8> {
+    async fn play(
+        &self,
+        directory: &std::path::Path,
+        reporter: &mut Reporter,
+    ) -> anyhow::Result<u8> {
         let mut stage = Stage::new(directory, self.groups, self.nodes, self.ttl_ms).await?;
         let played = steps::play(&mut stage, reporter).await;
         let findings = stage.findings().await;
-        let summary = reporter.summary(self.groups, findings?, stage.stale_writes_fenced(), played.as_ref().err());
+        let summary = reporter.summary(
+            self.groups,
+            findings?,
+            stage.stale_writes_fenced(),
+            played.as_ref().err(),
+        );
         reporter.print(&summary)?;
         played?;
         if !summary.ok {
             return Err(Failure::new(Code::Failed, "a guarantee was violated").into());
         }
         if self.keep {
-            reporter.say(&format!("the servers and nodes stay up until Ctrl-C:\nexport QUORATE_ENDPOINTS={}", stage.endpoints().join(",")));
+            reporter.say(&format!(
+                "the servers and nodes stay up until Ctrl-C:\nexport QUORATE_ENDPOINTS={}",
+                stage.endpoints().join(",")
+            ));
             tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
         }
         Ok(0)
@@ -86,8 +101,11 @@ impl DemoCheckArgs {
     pub(crate) fn run(&self) -> anyhow::Result<u8> {
         let mut beliefs = Vec::new();
         for path in &self.records {
-            let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
-            beliefs.extend(record::read(&path.display().to_string(), &text).map_err(anyhow::Error::msg)?);
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("read `{}`", path.display()))?;
+            beliefs.extend(
+                record::read(&path.display().to_string(), &text).map_err(anyhow::Error::msg)?,
+            );
         }
         let findings = record::check(beliefs);
         crate::output::json_line(&findings)?;

@@ -50,7 +50,9 @@ fn code_of_client(error: &ClientError) -> Code {
     }
     match error.api_kind() {
         Some(Api::UnknownGroup | Api::UnknownNode | Api::UnknownSession) => return Code::NotFound,
-        Some(Api::NotEligible | Api::BadTransfer | Api::StaleTenure | Api::SessionRevoked) => return Code::Conflict,
+        Some(Api::NotEligible | Api::BadTransfer | Api::StaleTenure | Api::SessionRevoked) => {
+            return Code::Conflict;
+        }
         Some(Api::NewerContract | Api::PermissionDenied) => return Code::Failed,
         Some(Api::Internal | Api::UnknownOutcome) => return Code::Unknown,
         _ => {}
@@ -68,24 +70,44 @@ fn code_of_client(error: &ClientError) -> Code {
 fn hint_of_client(error: &ClientError) -> Option<&'static str> {
     use ApiErrorKind as Api;
     if *error.kind() == ErrorKind::Unknown {
-        return Some("look whether it was done (`quorate group show`, `quorate node list`) before you try again");
+        return Some(
+            "look whether it was done (`quorate group show`, `quorate node list`) before you try again",
+        );
     }
     let hint = match error.api_kind()? {
-        Api::UnknownGroup => "`quorate group list` lists the groups; `quorate group create NAME` creates one",
-        Api::UnknownNode => "`quorate node list` lists the nodes that have a session, or had one and are not open",
+        Api::UnknownGroup => {
+            "`quorate group list` lists the groups; `quorate group create NAME` creates one"
+        }
+        Api::UnknownNode => {
+            "`quorate node list` lists the nodes that have a session, or had one and are not open"
+        }
         Api::UnknownSession => "`quorate node list` lists the sessions that live",
-        Api::GroupExists => "`quorate group show NAME` shows it; `quorate group apply` creates only what is missing",
-        Api::NodeLive => "give this node another name, or wait until the session under that name has ended",
-        Api::RevisionMismatch => "somebody changed it since: read it again (`quorate group show NAME`) and decide anew",
+        Api::GroupExists => {
+            "`quorate group show NAME` shows it; `quorate group apply` creates only what is missing"
+        }
+        Api::NodeLive => {
+            "give this node another name, or wait until the session under that name has ended"
+        }
+        Api::RevisionMismatch => {
+            "somebody changed it since: read it again (`quorate group show NAME`) and decide anew"
+        }
         Api::WrongPhase => "`quorate why GROUP` says where the group stands",
         Api::GroupDeleting => "wait until its last tenure has ended, then create it again",
-        Api::NotEligible => "`quorate why GROUP` says which nodes could lead it, and why the others cannot",
+        Api::NotEligible => {
+            "`quorate why GROUP` says which nodes could lead it, and why the others cannot"
+        }
         Api::BadTransfer => "`quorate status` lists the members and how far each is",
         Api::NewerContract => "use a `quorate` of the servers' version, or upgrade the servers",
-        Api::Overloaded => "the servers refused it to stay responsive; nothing was done: try again a little later",
+        Api::Overloaded => {
+            "the servers refused it to stay responsive; nothing was done: try again a little later"
+        }
         Api::PermissionDenied => "use a certificate that may do this (--cert, --key)",
-        Api::NoLeader => "a majority of the servers must run and reach each other: `quorate status` shows them",
-        Api::Unreachable => "is a server running there? --endpoints or QUORATE_ENDPOINTS says where to look; `quorate dev` starts three",
+        Api::NoLeader => {
+            "a majority of the servers must run and reach each other: `quorate status` shows them"
+        }
+        Api::Unreachable => {
+            "is a server running there? --endpoints or QUORATE_ENDPOINTS says where to look; `quorate dev` starts three"
+        }
         Api::Behind | Api::ShuttingDown => "try again, or name more servers in --endpoints",
         _ => return None,
     };

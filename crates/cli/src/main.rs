@@ -52,7 +52,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 }
 
 fn start(context: Context, command: Command) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(async move {
         match command {
             Command::Server(server) => server.run().await,
@@ -67,7 +69,11 @@ fn start(context: Context, command: Command) -> anyhow::Result<u8> {
             Command::Why(why) => why.run(&context).await,
             Command::Contract(contract) => contract.run(&context).await,
             Command::Contend(contend) => contend.run(&context).await,
-            Command::Exec(_) | Command::Guard(_) | Command::Completion(_) | Command::Version | Command::DemoCheck(_) => {
+            Command::Exec(_)
+            | Command::Guard(_)
+            | Command::Completion(_)
+            | Command::Version
+            | Command::DemoCheck(_) => {
                 unreachable!("run() has handled those that need no runtime")
             }
         }

@@ -28,7 +28,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -45,7 +48,10 @@ impl Table {
             }
         }
         if let Some(limit) = width {
-            squeeze(&mut widths, limit.saturating_sub(GAP * self.headings.len().saturating_sub(1)));
+            squeeze(
+                &mut widths,
+                limit.saturating_sub(GAP * self.headings.len().saturating_sub(1)),
+            );
         }
         let mut text = String::new();
         let headings: Vec<String> = self.headings.iter().map(|h| (*h).to_owned()).collect();
@@ -66,14 +72,23 @@ impl Table {
 /// Takes from the widest column until the sum fits.
 fn squeeze(widths: &mut [usize], limit: usize) {
     while widths.iter().sum::<usize>() > limit {
-        let Some(widest) = widths.iter_mut().max_by_key(|w| **w).filter(|w| **w > COLUMN_MIN) else { return };
+        let Some(widest) = widths
+            .iter_mut()
+            .max_by_key(|w| **w)
+            .filter(|w| **w > COLUMN_MIN)
+        else {
+            return;
+        };
         *widest -= 1;
     }
 }
 
 /// A cell on one line of at most `width` characters. Control characters, which could move the cursor, are escaped.
 fn fit(cell: &str, width: usize) -> String {
-    let cell: String = cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let cell: String = cell
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
     if cell.chars().count() <= width {
         return cell;
     }
@@ -88,12 +103,18 @@ fn terminal_width() -> Option<usize> {
     if !stdout.is_terminal() {
         return None;
     }
-    rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0)
+    rustix::termios::tcgetwinsize(&stdout)
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|width| *width > 0)
 }
 
 /// Prints text as it is. A reader that went away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+    match io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+    {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }
@@ -105,7 +126,11 @@ pub(crate) fn line(text: impl AsRef<str>) -> anyhow::Result<()> {
 }
 
 /// Prints a result in the wanted format.
-pub(crate) fn show<T: Serialize>(format: Format, value: &T, table: impl FnOnce() -> Table) -> anyhow::Result<()> {
+pub(crate) fn show<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce() -> Table,
+) -> anyhow::Result<()> {
     match format {
         Format::Json => json(value),
         Format::Table => print(&table().render(terminal_width())),
@@ -138,7 +163,11 @@ mod tests {
 
     fn sample() -> Table {
         let mut table = Table::new(&["GROUP", "NODE", "ENDPOINTS"]);
-        table.row(["orders/0042".into(), "n1".into(), "http://somewhere.far.example:1234".into()]);
+        table.row([
+            "orders/0042".into(),
+            "n1".into(),
+            "http://somewhere.far.example:1234".into(),
+        ]);
         table.row(["a\u{1b}b".into(), "-".into(), String::new()]);
         table
     }
@@ -157,8 +186,14 @@ a\u{fffd}b          -
     #[test]
     fn a_narrow_terminal_shortens_the_widest_column() {
         let text = sample().render(Some(40));
-        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(text.contains("orders/0042") && text.contains("http://somewhere.far…"), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        assert!(
+            text.contains("orders/0042") && text.contains("http://somewhere.far…"),
+            "{text}"
+        );
     }
 
     #[test]

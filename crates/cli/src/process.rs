@@ -16,18 +16,26 @@ use crate::exit::Failure;
 ///
 /// The kernel ties the death signal to the *thread* that starts the child, so start it from the main thread.
 pub(crate) fn this_program() -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("find this program's own file")?);
-    command.arg("--die-with").arg(std::process::id().to_string());
+    let mut command =
+        Command::new(std::env::current_exe().context("find this program's own file")?);
+    command
+        .arg("--die-with")
+        .arg(std::process::id().to_string());
     Ok(command)
 }
 
 /// Called first by a child that is to die with `parent`.
 pub(crate) fn die_with(parent: u32) -> anyhow::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the parent")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .context("ask to die with the parent")?;
     // The parent may have died before the line above: then no signal will come.
-    let found = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let found =
+        rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     if found != parent {
-        return Err(Failure::usage(format!("--die-with {parent}: the parent of this process is {found}")).into());
+        return Err(Failure::usage(format!(
+            "--die-with {parent}: the parent of this process is {found}"
+        ))
+        .into());
     }
     Ok(())
 }
@@ -50,7 +58,9 @@ pub(crate) fn pid(id: u32) -> Pid {
 /// The exit code that a shell would report.
 pub(crate) fn shell_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code & 0xff).expect("masked to eight bits")
 }
 
@@ -58,13 +68,30 @@ pub(crate) fn shell_code(status: ExitStatus) -> u8 {
 fn children() -> Vec<Pid> {
     let own = std::process::id();
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir("/proc") else { return found };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return found;
+    };
     for entry in entries.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
         // `pid (name) state ppid ...`; the name may hold anything, so count from its closing parenthesis.
-        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
-        if rest.split_whitespace().nth(1).and_then(|ppid| ppid.parse().ok()) == Some(own) {
+        let Some((_, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        if rest
+            .split_whitespace()
+            .nth(1)
+            .and_then(|ppid| ppid.parse().ok())
+            == Some(own)
+        {
             found.push(pid(id));
         }
     }

@@ -11,9 +11,15 @@ use crate::commands::moves::{Follower, Move};
 #[derive(Debug)]
 pub(crate) enum Change {
     /// The picture is complete as of this revision; these leaderships moved where it was drawn anew.
-    Synced { revision: Revision, moved: Vec<Move> },
+    Synced {
+        revision: Revision,
+        moved: Vec<Move>,
+    },
     /// A group changed.
-    Group { state: GroupState, moved: Option<Move> },
+    Group {
+        state: GroupState,
+        moved: Option<Move>,
+    },
     /// A group is gone.
     Deleted(GroupState),
     /// The watch fell behind; the picture is drawn anew.
@@ -28,7 +34,10 @@ pub(crate) struct Watching {
 
 impl Watching {
     pub(crate) fn start(client: &Client, prefix: &str) -> Self {
-        Self { watch: client.watch_groups(prefix), follower: Follower::default() }
+        Self {
+            watch: client.watch_groups(prefix),
+            follower: Follower::default(),
+        }
     }
 
     pub(crate) fn follower(&self) -> &Follower {
@@ -56,10 +65,16 @@ impl Watching {
 
     fn take(&mut self, now: Time, event: WatchEvent) -> Option<Change> {
         Some(match event {
-            WatchEvent::Snapshot { revision, groups } => Change::Synced { revision, moved: self.follower.on_snapshot(now, groups) },
+            WatchEvent::Snapshot { revision, groups } => Change::Synced {
+                revision,
+                moved: self.follower.on_snapshot(now, groups),
+            },
             WatchEvent::Changed { group, .. } => {
                 let moved = self.follower.on_state(now, group.clone());
-                Change::Group { state: group, moved }
+                Change::Group {
+                    state: group,
+                    moved,
+                }
             }
             WatchEvent::Deleted { group, .. } => {
                 self.follower.on_deleted(&group);

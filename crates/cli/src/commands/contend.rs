@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate_client::{
-    ApiErrorKind, Client, ContenderSpec, GroupName, GroupSpec, LostCause, NodeName, NodeSpec, Position, ProposedConfiguration, Session,
-    SessionEvent, SessionEvents, SessionOptions,
+    ApiErrorKind, Client, ContenderSpec, GroupName, GroupSpec, LostCause, NodeName, NodeSpec,
+    Position, ProposedConfiguration, Session, SessionEvent, SessionEvents, SessionOptions,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -79,7 +79,11 @@ enum Over {
 
 impl ContendArgs {
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let groups = self.groups.iter().map(|group| group_name(group)).collect::<anyhow::Result<Vec<_>>>()?;
+        let groups = self
+            .groups
+            .iter()
+            .map(|group| group_name(group))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         let margins = self.margins()?;
         let node = self.node()?;
         let client = context.client()?;
@@ -89,17 +93,27 @@ impl ContendArgs {
         let mut stop = StopSignals::listen()?;
         let mut standing = Standing { groups, code: 0 };
         loop {
-            let (session, mut events) = client.open_session(SessionOptions { ttl: self.ttl, ..SessionOptions::for_node(node.clone()) }).await?;
+            let (session, mut events) = client
+                .open_session(SessionOptions {
+                    ttl: self.ttl,
+                    ..SessionOptions::for_node(node.clone())
+                })
+                .await?;
             if self.ttl < session.ttl_min_safe() {
                 let safe = session.ttl_min_safe();
-                eprintln!("note: with a TTL of {:?} a change of the backbone's leader may cost the leadership; {safe:?} is safe", self.ttl);
+                eprintln!(
+                    "note: with a TTL of {:?} a change of the backbone's leader may cost the leadership; {safe:?} is safe",
+                    self.ttl
+                );
             }
             if let Err(error) = self.stand(&session, &standing.groups).await {
                 close(session).await;
                 return Err(error);
             }
             let mut runs = Runs::new(&self.command, margins);
-            let over = self.follow(&session, &mut events, &mut runs, &mut standing, &mut stop).await;
+            let over = self
+                .follow(&session, &mut events, &mut runs, &mut standing, &mut stop)
+                .await;
             // Whatever happened: no COMMAND outlives its leadership, and the leadership no COMMAND.
             runs.stop_all().await;
             match over {
@@ -113,7 +127,11 @@ impl ContendArgs {
                 }
                 Ok(Over::SessionLost(cause)) => {
                     if self.once {
-                        return Err(Failure::new(Code::Lost, format!("the session is over ({cause:?})")).into());
+                        return Err(Failure::new(
+                            Code::Lost,
+                            format!("the session is over ({cause:?})"),
+                        )
+                        .into());
                     }
                     eprintln!("note: the session is over ({cause:?}); opening another");
                 }
@@ -124,10 +142,15 @@ impl ContendArgs {
     fn margins(&self) -> anyhow::Result<Margins> {
         let margins = Margins {
             term_before: self.term_before.unwrap_or(self.ttl / 4),
-            kill_before: self.kill_before.unwrap_or((self.ttl / 20).max(Duration::from_millis(10))),
+            kill_before: self
+                .kill_before
+                .unwrap_or((self.ttl / 20).max(Duration::from_millis(10))),
         };
         if margins.kill_before > margins.term_before || margins.term_before >= self.ttl / 2 {
-            let message = format!("--kill-before {:?} and --term-before {:?} do not suit --ttl {:?}", margins.kill_before, margins.term_before, self.ttl);
+            let message = format!(
+                "--kill-before {:?} and --term-before {:?} do not suit --ttl {:?}",
+                margins.kill_before, margins.term_before, self.ttl
+            );
             let hint = "keep kill-before <= term-before < ttl / 2: a lease is confirmed every third of the TTL";
             return Err(Failure::usage(message).with_hint(hint).into());
         }
@@ -138,23 +161,42 @@ impl ContendArgs {
         let name: NodeName = match &self.name {
             Some(name) => node_name(name)?,
             None => {
-                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                let host = rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned();
                 node_name(&format!("{host}-{}", std::process::id()))?
             }
         };
         let labels: BTreeMap<String, String> = self.label.iter().cloned().collect();
-        Ok(NodeSpec { labels, ..NodeSpec::new(name) })
+        Ok(NodeSpec {
+            labels,
+            ..NodeSpec::new(name)
+        })
     }
 
     async fn stand(&self, session: &Session, groups: &[GroupName]) -> anyhow::Result<()> {
-        let configuration = ProposedConfiguration { endpoints: self.publish.clone(), metadata: BTreeMap::new() };
-        let spec = ContenderSpec { priority: self.priority, configuration };
-        let contention = session.contend(groups.iter().map(|group| (group.clone(), spec.clone()))).await?;
-        let Some((group, error)) = contention.refused().first() else { return Ok(()) };
-        let refused = anyhow::Error::new(error.clone()).context(format!("stand in group `{group}`"));
+        let configuration = ProposedConfiguration {
+            endpoints: self.publish.clone(),
+            metadata: BTreeMap::new(),
+        };
+        let spec = ContenderSpec {
+            priority: self.priority,
+            configuration,
+        };
+        let contention = session
+            .contend(groups.iter().map(|group| (group.clone(), spec.clone())))
+            .await?;
+        let Some((group, error)) = contention.refused().first() else {
+            return Ok(());
+        };
+        let refused =
+            anyhow::Error::new(error.clone()).context(format!("stand in group `{group}`"));
         if error.kind == ApiErrorKind::UnknownGroup {
             let hint = "--create creates missing groups, `quorate group create` too";
-            return Err(Failure::new(Code::NotFound, format!("{refused:#}")).with_hint(hint).into());
+            return Err(Failure::new(Code::NotFound, format!("{refused:#}"))
+                .with_hint(hint)
+                .into());
         }
         Err(Failure::new(Code::Conflict, format!("{refused:#}")).into())
     }
@@ -168,7 +210,9 @@ impl ContendArgs {
         stop: &mut StopSignals,
     ) -> anyhow::Result<Over> {
         // Deadlines move on with each confirmation; the guards hear of it well before they would act.
-        let mut tick = tokio::time::interval((self.ttl / 40).clamp(Duration::from_millis(5), Duration::from_millis(250)));
+        let mut tick = tokio::time::interval(
+            (self.ttl / 40).clamp(Duration::from_millis(5), Duration::from_millis(250)),
+        );
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = tokio::select! {
@@ -185,7 +229,9 @@ impl ContendArgs {
                 code = stop.next() => return Ok(Over::Done(code)),
             };
             if let Some((leadership, ended)) = ended
-                && let Some(over) = self.on_end(session, runs, standing, &leadership, ended).await?
+                && let Some(over) = self
+                    .on_end(session, runs, standing, &leadership, ended)
+                    .await?
             {
                 return Ok(over);
             }
@@ -216,7 +262,10 @@ impl ContendArgs {
                 if standing.code == 0 {
                     standing.code = code;
                 }
-                Ok(standing.groups.is_empty().then_some(Over::Done(standing.code)))
+                Ok(standing
+                    .groups
+                    .is_empty()
+                    .then_some(Over::Done(standing.code)))
             }
             Ended::Handover => {
                 leadership.release(None).await?;
@@ -226,9 +275,11 @@ impl ContendArgs {
                 leadership.release(None).await?;
                 Ok(None)
             }
-            Ended::Revoked | Ended::LeaseRanOut if self.once => {
-                Err(Failure::new(Code::Lost, format!("the leadership of group `{group}` was lost")).into())
-            }
+            Ended::Revoked | Ended::LeaseRanOut if self.once => Err(Failure::new(
+                Code::Lost,
+                format!("the leadership of group `{group}` was lost"),
+            )
+            .into()),
             Ended::Revoked | Ended::LeaseRanOut => {
                 // Confirmed again meanwhile: it goes on under the same tenure, with a new COMMAND.
                 if leadership.check() {
@@ -248,21 +299,26 @@ struct Standing {
     code: u8,
 }
 
-fn on_event(event: SessionEvent, runs: &mut Runs) -> anyhow::Result<Option<(quorate_client::Leadership, Ended)>> {
+fn on_event(
+    event: SessionEvent,
+    runs: &mut Runs,
+) -> anyhow::Result<Option<(quorate_client::Leadership, Ended)>> {
     match event {
-        SessionEvent::Active { leadership, .. } | SessionEvent::Confirmed { leadership } => runs.start(&leadership)?,
+        SessionEvent::Active { leadership, .. } | SessionEvent::Confirmed { leadership } => {
+            runs.start(&leadership)?;
+        }
         // COMMAND has no position and needs no preparation that it could be asked for.
         SessionEvent::Poll { leadership, .. } => drop(leadership.polled(Position(0))),
-        SessionEvent::Elected { leadership, .. } | SessionEvent::CatchUp { leadership } => drop(leadership.ready(Position(0))),
+        SessionEvent::Elected { leadership, .. } | SessionEvent::CatchUp { leadership } => {
+            drop(leadership.ready(Position(0)));
+        }
         SessionEvent::HandoverRequested { leadership, .. } => {
-            if !runs.hand_over(&leadership) {
-                return Ok(Some((leadership, Ended::Handover)));
-            }
+            let is_running = runs.hand_over(&leadership);
+            return Ok((!is_running).then_some((leadership, Ended::Handover)));
         }
         SessionEvent::Revoked { leadership } => {
-            if !runs.revoke(&leadership) {
-                return Ok(Some((leadership, Ended::Revoked)));
-            }
+            let is_running = runs.revoke(&leadership);
+            return Ok((!is_running).then_some((leadership, Ended::Revoked)));
         }
         SessionEvent::Unconfirmed { leadership } => runs.lost(leadership.tenure()),
         SessionEvent::Lost { tenure, .. } => runs.lost(&tenure),
@@ -280,7 +336,10 @@ async fn close(session: Session) {
 
 async fn create_missing(client: &Client, groups: &[GroupName]) -> anyhow::Result<()> {
     for group in groups {
-        match client.create_groups(vec![(group.clone(), GroupSpec::default())]).await {
+        match client
+            .create_groups(vec![(group.clone(), GroupSpec::default())])
+            .await
+        {
             Ok(_) => {}
             Err(error) if error.api_kind() == Some(ApiErrorKind::GroupExists) => {}
             Err(error) => return Err(error.into()),

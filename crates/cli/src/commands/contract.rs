@@ -8,17 +8,25 @@ use crate::output::{self, Format, Table};
 pub(crate) struct ContractArgs {}
 
 impl ContractArgs {
-    #[expect(clippy::unused_self, reason = "commands have one shape")]
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let contract = context.client()?.contract().await?;
         if context.format() == Format::Json {
             output::json(&contract)?;
             return Ok(0);
         }
-        output::line(format!("contract versions {} to {}", contract.version_min, contract.version_max))?;
+        output::line(format!(
+            "contract versions {} to {}",
+            contract.version_min, contract.version_max
+        ))?;
         let mut table = Table::new(&["FROM", "TO", "CAUSE", "INITIATOR", "REQUIRES"]);
         for row in &contract.transitions {
-            table.row([word(&row.from), word(&row.to), word(&row.cause), row.initiator.clone(), row.requires.clone()]);
+            table.row([
+                word(&row.from),
+                word(&row.to),
+                word(&row.cause),
+                row.initiator.clone(),
+                row.requires.clone(),
+            ]);
         }
         output::table(&table)?;
         Ok(0)

@@ -37,15 +37,27 @@ impl DevArgs {
     pub(crate) async fn run(&self, context: &Context) -> anyhow::Result<u8> {
         start_logging(&self.log_filter)?;
         // Removed when this function ends.
-        let temporary = if self.data_dir.is_none() { Some(tempfile::Builder::new().prefix("quorate-dev-").tempdir().context("make a temporary directory")?) } else { None };
+        let temporary = if self.data_dir.is_none() {
+            Some(
+                tempfile::Builder::new()
+                    .prefix("quorate-dev-")
+                    .tempdir()
+                    .context("make a temporary directory")?,
+            )
+        } else {
+            None
+        };
         let directory = match (&self.data_dir, &temporary) {
             (Some(directory), _) => directory.as_path(),
             (None, Some(temporary)) => temporary.path(),
             (None, None) => unreachable!("made above where none was given"),
         };
         let ports = self.ports()?;
-        let cluster: Vec<String> =
-            ports.iter().zip(1..).map(|((client, peer), n)| format!("dev{n}=127.0.0.1:{peer}/127.0.0.1:{client}")).collect();
+        let cluster: Vec<String> = ports
+            .iter()
+            .zip(1..)
+            .map(|((client, peer), n)| format!("dev{n}=127.0.0.1:{peer}/127.0.0.1:{client}"))
+            .collect();
         let cluster = cluster.join(",");
         let mut servers = Vec::new();
         for ((client, peer), n) in ports.iter().zip(1..) {
@@ -61,13 +73,25 @@ impl DevArgs {
                 ..ConfigFile::default()
             };
             let config = file.resolve().context("check the configuration")?;
-            servers.push(Server::start(&config).with_context(|| format!("start server dev{n} on port {client}"))?);
+            servers.push(
+                Server::start(&config)
+                    .with_context(|| format!("start server dev{n} on port {client}"))?,
+            );
         }
-        let endpoints: Vec<String> = ports.iter().map(|(client, _)| format!("http://127.0.0.1:{client}")).collect();
+        let endpoints: Vec<String> = ports
+            .iter()
+            .map(|(client, _)| format!("http://127.0.0.1:{client}"))
+            .collect();
         match context.format() {
-            Format::Json => output::json_line(&Started { endpoints: &endpoints, data_dir: directory })?,
+            Format::Json => output::json_line(&Started {
+                endpoints: &endpoints,
+                data_dir: directory,
+            })?,
             Format::Table => {
-                output::line(format!("three servers run; their data: {}", directory.display()))?;
+                output::line(format!(
+                    "three servers run; their data: {}",
+                    directory.display()
+                ))?;
                 output::line(format!("export QUORATE_ENDPOINTS={}", endpoints.join(",")))?;
                 output::line("quorate status   # in another terminal; Ctrl-C here stops them")?;
             }
@@ -82,8 +106,14 @@ impl DevArgs {
             let free = free_ports(usize::from(SERVERS) * 2)?;
             return Ok(free.chunks(2).map(|pair| (pair[0], pair[1])).collect());
         }
-        let port = |offset: u16| self.port.checked_add(offset).with_context(|| format!("--port {}: no room for {offset} more ports", self.port));
+        let port = |offset: u16| {
+            self.port
+                .checked_add(offset)
+                .with_context(|| format!("--port {}: no room for {offset} more ports", self.port))
+        };
         // 2379 and 2380 are the usual pair of one server; three of them keep that shape.
-        (0..SERVERS).map(|n| Ok((port(n * 10)?, port(n * 10 + 1)?))).collect()
+        (0..SERVERS)
+            .map(|n| Ok((port(n * 10)?, port(n * 10 + 1)?)))
+            .collect()
     }
 }

@@ -110,28 +110,55 @@ impl GroupArgs {
             Verb::Watch(args) => args.run(context).await,
             Verb::Wait(args) => args.run(context).await,
             Verb::Transfer(args) => args.run(context).await,
-            Verb::Rebalance { prefix, moves_max, careful } => rebalance(context, prefix, *moves_max, *careful).await,
-            Verb::Delete { group, if_revision, careful } => delete(context, group, *if_revision, *careful).await,
+            Verb::Rebalance {
+                prefix,
+                moves_max,
+                careful,
+            } => rebalance(context, prefix, *moves_max, *careful).await,
+            Verb::Delete {
+                group,
+                if_revision,
+                careful,
+            } => delete(context, group, *if_revision, *careful).await,
         }
     }
 }
 
 async fn create(context: &Context, args: &CreateArgs) -> anyhow::Result<u8> {
     let spec = args.spec.over(quorate_client::api::GroupSpec::default())?;
-    let groups = args.groups.iter().map(|name| Ok((group_name(name)?, spec.clone()))).collect::<anyhow::Result<Vec<_>>>()?;
-    let names = if groups.len() == 1 { format!("group `{}`", groups[0].0) } else { format!("{} groups", groups.len()) };
+    let groups = args
+        .groups
+        .iter()
+        .map(|name| Ok((group_name(name)?, spec.clone())))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let names = if groups.len() == 1 {
+        format!("group `{}`", groups[0].0)
+    } else {
+        format!("{} groups", groups.len())
+    };
     if args.dry_run {
         return context.say(&format!("would create {names}"));
     }
     let done = context.client()?.create_groups(groups).await?;
-    context.done(&done, &format!("created {names} at revision {}", done.revision))
+    context.done(
+        &done,
+        &format!("created {names} at revision {}", done.revision),
+    )
 }
 
 async fn list(context: &Context, prefix: &str, stale_ok: bool) -> anyhow::Result<u8> {
     let client = context.client()?;
     let groups = all_groups(&client, prefix, stale_ok).await?;
     output::show(context.format(), &groups, || {
-        let mut table = Table::new(&["GROUP", "PHASE", "NODE", "TENURE", "TOKEN", "CONTENDERS", "ENDPOINTS"]);
+        let mut table = Table::new(&[
+            "GROUP",
+            "PHASE",
+            "NODE",
+            "TENURE",
+            "TOKEN",
+            "CONTENDERS",
+            "ENDPOINTS",
+        ]);
         for group in &groups {
             let state = &group.state;
             table.row([
@@ -150,14 +177,28 @@ async fn list(context: &Context, prefix: &str, stale_ok: bool) -> anyhow::Result
 }
 
 /// Every group below a prefix, page by page.
-pub(crate) async fn all_groups(client: &quorate_client::Client, prefix: &str, stale_ok: bool) -> anyhow::Result<Vec<GroupView>> {
+pub(crate) async fn all_groups(
+    client: &quorate_client::Client,
+    prefix: &str,
+    stale_ok: bool,
+) -> anyhow::Result<Vec<GroupView>> {
     let mut groups: Vec<GroupView> = Vec::new();
     let mut revision = Revision::ZERO;
     loop {
         let after = groups.last().map(|group| group.state.name.clone());
         // Later pages may come from a server that lags; they are never older than the first.
-        let freshness = Freshness { min_revision: revision, stale_ok };
-        let page = client.list_groups(ListGroups { freshness, prefix: prefix.to_owned(), after, limit: PAGE_MAX }).await?;
+        let freshness = Freshness {
+            min_revision: revision,
+            stale_ok,
+        };
+        let page = client
+            .list_groups(ListGroups {
+                freshness,
+                prefix: prefix.to_owned(),
+                after,
+                limit: PAGE_MAX,
+            })
+            .await?;
         revision = page.revision;
         groups.extend(page.groups);
         if !page.more {
@@ -180,7 +221,10 @@ async fn show(context: &Context, group: &str) -> anyhow::Result<u8> {
         format!("node           {}", or_dash(state.node.as_ref())),
         format!("tenure         {}", state.tenure),
         format!("token          {}", state.token),
-        format!("endpoints      {}", or_dash(Some(state.configuration.endpoints.join(",")).filter(|all| !all.is_empty()))),
+        format!(
+            "endpoints      {}",
+            or_dash(Some(state.configuration.endpoints.join(",")).filter(|all| !all.is_empty()))
+        ),
         format!("incarnation    {}", state.incarnation),
         format!("spec revision  {}", view.spec_revision),
         format!("spec           {}", serde_json::to_string(&view.spec)?),
@@ -189,7 +233,10 @@ async fn show(context: &Context, group: &str) -> anyhow::Result<u8> {
         lines.push(format!("last tenure    {}", word(cause)));
     }
     if view.transfer_pending {
-        lines.push(format!("transfer       pending, successor {}", or_dash(view.successor.as_ref())));
+        lines.push(format!(
+            "transfer       pending, successor {}",
+            or_dash(view.successor.as_ref())
+        ));
     }
     if view.deleting {
         lines.push("deleting       once its tenure has ended".to_owned());
@@ -219,39 +266,85 @@ async fn update(context: &Context, args: &UpdateArgs) -> anyhow::Result<u8> {
     let expected = args.if_revision.map_or(before.spec_revision, Revision);
     if expected != before.spec_revision {
         let found = before.spec_revision;
-        let message = format!("update group `{name}`: its spec was last changed at revision {found}, not {expected}");
-        return Err(Failure::new(Code::Conflict, message).with_hint("read it again (`quorate group show`) and decide anew").into());
+        let message = format!(
+            "update group `{name}`: its spec was last changed at revision {found}, not {expected}"
+        );
+        return Err(Failure::new(Code::Conflict, message)
+            .with_hint("read it again (`quorate group show`) and decide anew")
+            .into());
     }
     if spec == before.spec {
         return context.done(&before, &format!("group `{name}` is so already"));
     }
     if args.dry_run {
-        return context.say(&format!("would change the spec of group `{name}` to {}", serde_json::to_string(&spec)?));
+        return context.say(&format!(
+            "would change the spec of group `{name}` to {}",
+            serde_json::to_string(&spec)?
+        ));
     }
     // Conditional in any case: what was read is what is changed.
     let done = client.update_group(&name, spec, Some(expected)).await?;
-    context.done(&done, &format!("updated group `{name}` at revision {}", done.revision))
+    context.done(
+        &done,
+        &format!("updated group `{name}` at revision {}", done.revision),
+    )
 }
 
-async fn rebalance(context: &Context, prefix: &str, moves_max: u32, careful: Careful) -> anyhow::Result<u8> {
+async fn rebalance(
+    context: &Context,
+    prefix: &str,
+    moves_max: u32,
+    careful: Careful,
+) -> anyhow::Result<u8> {
     if careful.dry_run {
-        return context.say(&format!("would hand over at most {moves_max} leaderships of groups named `{prefix}...`"));
+        return context.say(&format!(
+            "would hand over at most {moves_max} leaderships of groups named `{prefix}...`"
+        ));
     }
-    context.confirm(careful, &format!("Hand over up to {moves_max} leaderships?")).await?;
+    context
+        .confirm(
+            careful,
+            &format!("Hand over up to {moves_max} leaderships?"),
+        )
+        .await?;
     let moving = context.client()?.rebalance(prefix, moves_max).await?;
-    context.done(&moving, &format!("{} handovers started at revision {}", moving.moves, moving.revision))
+    context.done(
+        &moving,
+        &format!(
+            "{} handovers started at revision {}",
+            moving.moves, moving.revision
+        ),
+    )
 }
 
-async fn delete(context: &Context, group: &str, if_revision: Option<u64>, careful: Careful) -> anyhow::Result<u8> {
+async fn delete(
+    context: &Context,
+    group: &str,
+    if_revision: Option<u64>,
+    careful: Careful,
+) -> anyhow::Result<u8> {
     let name = group_name(group)?;
     let client = context.client()?;
     if careful.dry_run {
         let view = client.get_group(&name).await?.group;
-        return context.say(&format!("would delete group `{name}`, held by {}", or_dash(view.state.node.as_ref())));
+        return context.say(&format!(
+            "would delete group `{name}`, held by {}",
+            or_dash(view.state.node.as_ref())
+        ));
     }
-    context.confirm(careful, &format!("Delete group `{name}`? Its holder must stop leading.")).await?;
-    let done = client.delete_group(&name, if_revision.map(Revision)).await?;
-    context.done(&done, &format!("deleted group `{name}` at revision {}", done.revision))
+    context
+        .confirm(
+            careful,
+            &format!("Delete group `{name}`? Its holder must stop leading."),
+        )
+        .await?;
+    let done = client
+        .delete_group(&name, if_revision.map(Revision))
+        .await?;
+    context.done(
+        &done,
+        &format!("deleted group `{name}` at revision {}", done.revision),
+    )
 }
 
 /// Checks an optional node's name.

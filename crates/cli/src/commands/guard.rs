@@ -19,7 +19,10 @@ use quorate_types::Time;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{PidfdFlags, Signal, kill_process_group, pidfd_open};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use crate::{clock, process};
 
@@ -82,13 +85,18 @@ impl Deadlines {
     }
 
     fn next(&self) -> Time {
-        if self.asked_to_stop { self.kill_at } else { self.term_at.min(self.kill_at) }
+        if self.asked_to_stop {
+            self.kill_at
+        } else {
+            self.term_at.min(self.kill_at)
+        }
     }
 }
 
 /// Runs until COMMAND has ended; gives its exit code.
 pub(crate) fn run(args: &GuardArgs) -> anyhow::Result<u8> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("become the sub-reaper of COMMAND")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("become the sub-reaper of COMMAND")?;
     let mut child = process::this_program()?
         .arg("__exec")
         .arg("--")
@@ -111,12 +119,17 @@ pub(crate) fn run(args: &GuardArgs) -> anyhow::Result<u8> {
 fn watch(child: &mut Child, args: &GuardArgs) -> anyhow::Result<()> {
     let group = process::pid(child.id());
     let ended = pidfd_open(group, PidfdFlags::empty()).context("watch COMMAND")?;
-    let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).context("set a timer")?;
+    let timer =
+        timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).context("set a timer")?;
     let mut input = std::io::stdin();
     fcntl_setfl(&input, fcntl_getfl(&input)? | OFlags::NONBLOCK).context("read the deadlines")?;
     let mut input_open = true;
     let mut pending = Vec::new();
-    let mut deadlines = Deadlines { term_at: Time(args.term_at), kill_at: Time(args.kill_at), asked_to_stop: false };
+    let mut deadlines = Deadlines {
+        term_at: Time(args.term_at),
+        kill_at: Time(args.kill_at),
+        asked_to_stop: false,
+    };
     loop {
         match deadlines.due(clock::now()) {
             // Whoever is gone already needs no signal.
@@ -128,7 +141,10 @@ fn watch(child: &mut Child, args: &GuardArgs) -> anyhow::Result<()> {
             Due::Nothing => {}
         }
         arm(&timer, deadlines.next())?;
-        let mut fds = vec![PollFd::new(&ended, PollFlags::IN), PollFd::new(&timer, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&ended, PollFlags::IN),
+            PollFd::new(&timer, PollFlags::IN),
+        ];
         let stdin = input.as_fd();
         if input_open {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
@@ -172,11 +188,23 @@ fn arm(timer: &impl AsFd, at: Time) -> anyhow::Result<()> {
     // Zero would disarm it.
     let at = at.0.max(1);
     let value = Timespec {
-        tv_sec: i64::try_from(at / 1_000_000_000).expect("nanoseconds in 64 bits are fewer seconds than i64 holds"),
+        tv_sec: i64::try_from(at / 1_000_000_000)
+            .expect("nanoseconds in 64 bits are fewer seconds than i64 holds"),
         tv_nsec: i64::try_from(at % 1_000_000_000).expect("less than a second"),
     };
-    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: never, it_value: value }).context("set the timer")?;
+    let never = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    timerfd_settime(
+        timer,
+        TimerfdTimerFlags::ABSTIME,
+        &Itimerspec {
+            it_interval: never,
+            it_value: value,
+        },
+    )
+    .context("set the timer")?;
     Ok(())
 }
 
@@ -186,7 +214,11 @@ mod tests {
 
     #[test]
     fn a_confirmed_lease_puts_both_deadlines_off_and_an_old_one_does_not_shorten_them() {
-        let mut deadlines = Deadlines { term_at: Time(10), kill_at: Time(20), asked_to_stop: false };
+        let mut deadlines = Deadlines {
+            term_at: Time(10),
+            kill_at: Time(20),
+            asked_to_stop: false,
+        };
         deadlines.on_line("lease 30 40\n");
         deadlines.on_line("lease 25 35\n");
         assert_eq!((deadlines.term_at, deadlines.kill_at), (Time(30), Time(40)));
@@ -199,7 +231,11 @@ mod tests {
 
     #[test]
     fn once_asked_to_stop_a_confirmation_only_gives_time_to_finish() {
-        let mut deadlines = Deadlines { term_at: Time(10), kill_at: Time(20), asked_to_stop: false };
+        let mut deadlines = Deadlines {
+            term_at: Time(10),
+            kill_at: Time(20),
+            asked_to_stop: false,
+        };
         deadlines.on_line("stop\n");
         assert_eq!(deadlines.due(Time(5)), Due::Stop);
         deadlines.on_line("lease 30 40\n");
@@ -209,7 +245,11 @@ mod tests {
 
     #[test]
     fn both_deadlines_past_means_kill_and_garbage_is_ignored() {
-        let mut deadlines = Deadlines { term_at: Time(10), kill_at: Time(20), asked_to_stop: false };
+        let mut deadlines = Deadlines {
+            term_at: Time(10),
+            kill_at: Time(20),
+            asked_to_stop: false,
+        };
         deadlines.on_line("lease 99\n");
         deadlines.on_line("lease x y\n");
         deadlines.on_line("\u{fffd}\n");

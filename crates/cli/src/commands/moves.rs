@@ -51,7 +51,8 @@ impl Follower {
     /// Takes a group's new state, seen at `now`; tells where its leadership has arrived anew.
     pub(crate) fn on_state(&mut self, now: Time, state: GroupState) -> Option<Move> {
         let before = self.groups.remove(&state.name);
-        let (mut led, mut vacant_since) = before.map_or((None, None), |before| (before.led, before.vacant_since));
+        let (mut led, mut vacant_since) =
+            before.map_or((None, None), |before| (before.led, before.vacant_since));
         let mut moved = None;
         if let Some(leader) = state.leader() {
             let current = (leader.clone(), state.incarnation, state.tenure);
@@ -70,13 +71,23 @@ impl Follower {
         } else {
             vacant_since = vacant_since.or(Some(now));
         }
-        self.groups.insert(state.name.clone(), Followed { state, led, vacant_since });
+        self.groups.insert(
+            state.name.clone(),
+            Followed {
+                state,
+                led,
+                vacant_since,
+            },
+        );
         moved
     }
 
     /// The group is gone. One of the same name that was created in the same revision is another, and stays.
     pub(crate) fn on_deleted(&mut self, group: &GroupState) {
-        if self.get(&group.name).is_some_and(|known| known.incarnation == group.incarnation) {
+        if self
+            .get(&group.name)
+            .is_some_and(|known| known.incarnation == group.incarnation)
+        {
             self.groups.remove(&group.name);
         }
     }
@@ -89,7 +100,10 @@ impl Follower {
                 self.groups.insert(state.name.clone(), known);
             }
         }
-        states.into_iter().filter_map(|state| self.on_state(now, state)).collect()
+        states
+            .into_iter()
+            .filter_map(|state| self.on_state(now, state))
+            .collect()
     }
 
     pub(crate) fn get(&self, group: &GroupName) -> Option<&GroupState> {
@@ -111,7 +125,9 @@ impl Follower {
 
     /// Groups whose current tenure this node holds, leading or not.
     pub(crate) fn held_by(&self, node: &NodeName) -> Vec<GroupName> {
-        let held = self.states().filter(|state| state.phase != Phase::Vacant && state.node.as_ref() == Some(node));
+        let held = self
+            .states()
+            .filter(|state| state.phase != Phase::Vacant && state.node.as_ref() == Some(node));
         held.map(|state| state.name.clone()).collect()
     }
 }
@@ -139,9 +155,22 @@ pub(crate) fn human(duration: Duration) -> String {
 
 /// One line about a group's state.
 pub(crate) fn describe(state: &GroupState) -> String {
-    let holder = state.node.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let why = state.vacancy.as_ref().map(|cause| format!(" (last tenure: {})", word(cause))).unwrap_or_default();
-    format!("{} {} {holder} tenure {} token {}{why}", state.name, word(&state.phase), state.tenure, state.token)
+    let holder = state
+        .node
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), ToString::to_string);
+    let why = state
+        .vacancy
+        .as_ref()
+        .map(|cause| format!(" (last tenure: {})", word(cause)))
+        .unwrap_or_default();
+    format!(
+        "{} {} {holder} tenure {} token {}{why}",
+        state.name,
+        word(&state.phase),
+        state.tenure,
+        state.token
+    )
 }
 
 #[cfg(test)]
@@ -171,14 +200,27 @@ mod tests {
     #[test]
     fn the_gap_is_from_the_last_sight_of_a_holder_to_the_next() {
         let mut follower = Follower::default();
-        let first = follower.on_state(at(0), state(Phase::Active, "a", 1)).unwrap();
+        let first = follower
+            .on_state(at(0), state(Phase::Active, "a", 1))
+            .unwrap();
         assert_eq!((first.from, first.gap), (None, Duration::ZERO));
-        assert_eq!(follower.on_state(at(5), state(Phase::Draining, "a", 1)), None);
+        assert_eq!(
+            follower.on_state(at(5), state(Phase::Draining, "a", 1)),
+            None
+        );
         assert_eq!(follower.on_state(at(10), state(Phase::Vacant, "", 1)), None);
-        assert_eq!(follower.on_state(at(12), state(Phase::Preparing, "b", 2)), None);
-        let moved = follower.on_state(at(17), state(Phase::Active, "b", 2)).unwrap();
+        assert_eq!(
+            follower.on_state(at(12), state(Phase::Preparing, "b", 2)),
+            None
+        );
+        let moved = follower
+            .on_state(at(17), state(Phase::Active, "b", 2))
+            .unwrap();
         assert_eq!(moved.from.unwrap().as_str(), "a");
-        assert_eq!((moved.to.as_str(), moved.gap), ("b", Duration::from_millis(7)));
+        assert_eq!(
+            (moved.to.as_str(), moved.gap),
+            ("b", Duration::from_millis(7))
+        );
     }
 
     #[test]
@@ -186,17 +228,29 @@ mod tests {
         let mut follower = Follower::default();
         follower.on_state(at(0), state(Phase::Active, "a", 1));
         assert_eq!(follower.on_state(at(1), state(Phase::Active, "a", 1)), None);
-        let moved = follower.on_state(at(2), state(Phase::Active, "b", 2)).unwrap();
+        let moved = follower
+            .on_state(at(2), state(Phase::Active, "b", 2))
+            .unwrap();
         assert_eq!(moved.gap, Duration::ZERO);
-        let again = follower.on_state(at(3), state(Phase::Active, "b", 3)).unwrap();
-        assert_eq!(again.tenure, TenureNumber(3), "the same node under a new tenure is a move");
+        let again = follower
+            .on_state(at(3), state(Phase::Active, "b", 3))
+            .unwrap();
+        assert_eq!(
+            again.tenure,
+            TenureNumber(3),
+            "the same node under a new tenure is a move"
+        );
     }
 
     #[test]
     fn a_snapshot_after_a_resync_drops_what_it_does_not_name() {
         let mut follower = Follower::default();
         follower.on_state(at(0), state(Phase::Active, "a", 1));
-        assert!(follower.on_snapshot(at(1), vec![state(Phase::Active, "a", 1)]).is_empty());
+        assert!(
+            follower
+                .on_snapshot(at(1), vec![state(Phase::Active, "a", 1)])
+                .is_empty()
+        );
         assert_eq!(follower.states().count(), 1);
         assert!(follower.on_snapshot(at(2), Vec::new()).is_empty());
         assert_eq!(follower.states().count(), 0);

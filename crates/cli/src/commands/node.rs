@@ -76,13 +76,31 @@ impl NodeArgs {
 async fn list(context: &Context) -> anyhow::Result<u8> {
     let nodes = context.client()?.list_nodes().await?.nodes;
     output::show(context.format(), &nodes, || {
-        let mut table = Table::new(&["NODE", "ADMISSION", "SESSION", "TTL", "LEADS", "PREPARES", "LOAD", "WEIGHT", "LABELS"]);
+        let mut table = Table::new(&[
+            "NODE",
+            "ADMISSION",
+            "SESSION",
+            "TTL",
+            "LEADS",
+            "PREPARES",
+            "LOAD",
+            "WEIGHT",
+            "LABELS",
+        ]);
         for node in &nodes {
             table.row([
                 node.spec.name.to_string(),
-                if node.revoked { "revoked".to_owned() } else { word(&node.admission) },
+                if node.revoked {
+                    "revoked".to_owned()
+                } else {
+                    word(&node.admission)
+                },
                 or_dash(node.session.map(|session| session.id)),
-                if node.session.is_some() { format!("{} ms", node.ttl_ms) } else { "-".to_owned() },
+                if node.session.is_some() {
+                    format!("{} ms", node.ttl_ms)
+                } else {
+                    "-".to_owned()
+                },
                 node.tenures.to_string(),
                 node.preparing.to_string(),
                 node.load.to_string(),
@@ -96,15 +114,23 @@ async fn list(context: &Context) -> anyhow::Result<u8> {
 }
 
 fn labels(node: &NodeView) -> String {
-    node.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    node.spec
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 async fn find(client: &Client, name: &NodeName) -> anyhow::Result<NodeView> {
     let nodes = client.list_nodes().await?.nodes;
     let found = nodes.into_iter().find(|node| node.spec.name == *name);
     found.ok_or_else(|| {
-        let hint = "`quorate node list` lists the nodes that have a session, or had one and are not open";
-        Failure::new(Code::NotFound, format!("node `{name}` is not known")).with_hint(hint).into()
+        let hint =
+            "`quorate node list` lists the nodes that have a session, or had one and are not open";
+        Failure::new(Code::NotFound, format!("node `{name}` is not known"))
+            .with_hint(hint)
+            .into()
     })
 }
 
@@ -117,24 +143,49 @@ async fn show(context: &Context, node: &str) -> anyhow::Result<u8> {
     }
     output::line(format!("name       {}", node.spec.name))?;
     output::line(format!("admission  {}", word(&node.admission)))?;
-    output::line(format!("session    {}{}", or_dash(node.session.map(|s| s.id)), if node.revoked { " (revoked)" } else { "" }))?;
+    output::line(format!(
+        "session    {}{}",
+        or_dash(node.session.map(|s| s.id)),
+        if node.revoked { " (revoked)" } else { "" }
+    ))?;
     output::line(format!("ttl        {} ms", node.ttl_ms))?;
-    output::line(format!("leads      {} groups, load {}", node.tenures, node.load))?;
+    output::line(format!(
+        "leads      {} groups, load {}",
+        node.tenures, node.load
+    ))?;
     output::line(format!("prepares   {} groups", node.preparing))?;
     output::line(format!("weight     {}", node.spec.weight))?;
-    output::line(format!("labels     {}", or_dash(Some(labels(&node)).filter(|labels| !labels.is_empty()))))?;
+    output::line(format!(
+        "labels     {}",
+        or_dash(Some(labels(&node)).filter(|labels| !labels.is_empty()))
+    ))?;
     Ok(0)
 }
 
-async fn admit(context: &Context, args: &AdmitArgs, admission: NodeAdmission) -> anyhow::Result<u8> {
+async fn admit(
+    context: &Context,
+    args: &AdmitArgs,
+    admission: NodeAdmission,
+) -> anyhow::Result<u8> {
     let name = node_name(&args.node)?;
     let client = context.client()?;
     if args.dry_run {
         let node = find(&client, &name).await?;
-        return context.say(&format!("would make node `{name}` {} (it is {})", word(&admission), word(&node.admission)));
+        return context.say(&format!(
+            "would make node `{name}` {} (it is {})",
+            word(&admission),
+            word(&node.admission)
+        ));
     }
     let done = client.admit_node(&name, admission).await?;
-    context.done(&done, &format!("node `{name}` is {} as of revision {}", word(&admission), done.revision))
+    context.done(
+        &done,
+        &format!(
+            "node `{name}` is {} as of revision {}",
+            word(&admission),
+            done.revision
+        ),
+    )
 }
 
 /// Looks without a change, 100 ms apart, after which a group without a holder is not waited for any longer.
@@ -155,23 +206,46 @@ async fn drain(context: &Context, args: &DrainArgs) -> anyhow::Result<u8> {
     let client = context.client()?;
     let before = find(&client, &name).await?;
     if args.careful.dry_run {
-        return context.say(&format!("would drain node `{name}`, which leads {} groups", before.tenures));
+        return context.say(&format!(
+            "would drain node `{name}`, which leads {} groups",
+            before.tenures
+        ));
     }
-    context.confirm(args.careful, &format!("Drain node `{name}`, which leads {} groups?", before.tenures)).await?;
+    context
+        .confirm(
+            args.careful,
+            &format!(
+                "Drain node `{name}`, which leads {} groups?",
+                before.tenures
+            ),
+        )
+        .await?;
     let what = || format!("drain node `{name}`");
     let mut watching = Watching::start(&client, "");
     watching.until_synced().await.with_context(what)?;
     let mut held: BTreeSet<GroupName> = watching.follower().held_by(&name).into_iter().collect();
     let done = client.admit_node(&name, NodeAdmission::Draining).await?;
     if args.no_wait {
-        return context.done(&done, &format!("node `{name}` is draining as of revision {}", done.revision));
+        return context.done(
+            &done,
+            &format!("node `{name}` is draining as of revision {}", done.revision),
+        );
     }
     let deadline = Instant::now() + context.timeout();
-    let (moves, left) = follow_drain(&client, &mut watching, &name, &mut held, deadline).await.with_context(what)?;
+    let (moves, left) = follow_drain(&client, &mut watching, &name, &mut held, deadline)
+        .await
+        .with_context(what)?;
     let (median, max) = median_and_max(moves.iter().map(|moved| moved.gap).collect());
     if left > 0 {
-        let message = format!("{}: it still holds {left} groups after {}; {} moved", what(), human(context.timeout()), moves.len());
-        let hint = format!("the drain goes on: `quorate status` shows how far, `quorate why GROUP` why not, `quorate node uncordon {name}` calls it off");
+        let message = format!(
+            "{}: it still holds {left} groups after {}; {} moved",
+            what(),
+            human(context.timeout()),
+            moves.len()
+        );
+        let hint = format!(
+            "the drain goes on: `quorate status` shows how far, `quorate why GROUP` why not, `quorate node uncordon {name}` calls it off"
+        );
         return Err(Failure::new(Code::Failed, message).with_hint(hint).into());
     }
     let ms = |gap: Duration| (gap.as_secs_f64() * 1e6).round() / 1e3;
@@ -181,7 +255,13 @@ async fn drain(context: &Context, args: &DrainArgs) -> anyhow::Result<u8> {
         human(median),
         human(max)
     );
-    let drained = Drained { node: name.clone(), moved: moves.len(), gap_median_ms: ms(median), gap_max_ms: ms(max), moves };
+    let drained = Drained {
+        node: name.clone(),
+        moved: moves.len(),
+        gap_median_ms: ms(median),
+        gap_max_ms: ms(max),
+        moves,
+    };
     context.done(&drained, &sentence)
 }
 
@@ -257,14 +337,22 @@ struct Progress {
 
 impl Progress {
     fn new(total: usize) -> Self {
-        Self { total, shown: None, tty: std::io::stderr().is_terminal() }
+        Self {
+            total,
+            shown: None,
+            tty: std::io::stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, left: usize) {
         self.total = self.total.max(left);
         if self.tty && self.shown != Some(left) {
             self.shown = Some(left);
-            eprint!("\r{} of {} groups handed over ", self.total - left, self.total);
+            eprint!(
+                "\r{} of {} groups handed over ",
+                self.total - left,
+                self.total
+            );
             // A progress line that cannot be shown changes nothing.
             let _ = std::io::stderr().flush();
         }

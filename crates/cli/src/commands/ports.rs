@@ -23,5 +23,10 @@ pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
             return Ok(found.into_iter().collect());
         }
     }
-    bail!("find {count} free ports between {} and {}: found {}", RANGE.start, RANGE.end, found.len())
+    bail!(
+        "find {count} free ports between {} and {}: found {}",
+        RANGE.start,
+        RANGE.end,
+        found.len()
+    )
 }

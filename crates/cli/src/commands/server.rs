@@ -107,14 +107,17 @@ impl ServerArgs {
             None => ConfigFile::default(),
             Some(path) => {
                 let shown = path.display();
-                let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("read `{shown}`: {error}")))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Failure::usage(format!("read `{shown}`: {error}")))?;
                 toml::from_str(&text).map_err(|error| {
                     Failure::usage(format!("read `{shown}`: {}", error.to_string().trim_end()))
                         .with_hint("`quorate server --help` lists the options; in the file `-` is written as `_`")
                 })?
             }
         };
-        Ok(file.overlaid_by(self.flags()).resolve().context("check the configuration")?)
+        file.overlaid_by(self.flags())
+            .resolve()
+            .context("check the configuration")
     }
 
     fn flags(self) -> ConfigFile {
@@ -126,15 +129,26 @@ impl ServerArgs {
             peer_listen: self.peer_listen,
             initial_cluster: self.initial_cluster,
             cluster_token: self.cluster_token,
-            client_tls: TlsFile { cert: self.client_tls_cert, key: self.client_tls_key, ca: self.client_tls_ca },
-            peer_tls: TlsFile { cert: self.peer_tls_cert, key: self.peer_tls_key, ca: self.peer_tls_ca },
+            client_tls: TlsFile {
+                cert: self.client_tls_cert,
+                key: self.client_tls_key,
+                ca: self.client_tls_ca,
+            },
+            peer_tls: TlsFile {
+                cert: self.peer_tls_cert,
+                key: self.peer_tls_key,
+                ca: self.peer_tls_ca,
+            },
             insecure: self.insecure,
             timing: TimingFile {
                 heartbeat_ms: self.heartbeat_ms,
                 detection_timeout_ms: self.detection_timeout_ms,
                 election_jitter_ms: self.election_jitter_ms,
             },
-            snapshot: SnapshotFile { entries: self.snapshot_entries, retain: self.snapshot_retain },
+            snapshot: SnapshotFile {
+                entries: self.snapshot_entries,
+                retain: self.snapshot_retain,
+            },
             clock_drift_ppm: self.clock_drift_ppm,
             shutdown_timeout_ms: self.shutdown_timeout_ms,
             log_filter: self.log_filter,
@@ -145,9 +159,14 @@ impl ServerArgs {
 /// Logs to standard error.
 pub(crate) fn start_logging(filter: &str) -> anyhow::Result<()> {
     let filter: EnvFilter = filter.parse().map_err(|error| {
-        Failure::usage(format!("`log_filter` is `{filter}`: {error}")).with_hint("write a level (error, warn, info, debug) or module=level pairs")
+        Failure::usage(format!("`log_filter` is `{filter}`: {error}"))
+            .with_hint("write a level (error, warn, info, debug) or module=level pairs")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     Ok(())
 }
 
@@ -170,13 +189,18 @@ pub(crate) async fn serve(servers: Vec<RunningServer>) -> anyhow::Result<u8> {
         server.shutdown().await;
     }
     match stopped {
-        Some(reason) if !reason.is_asked() => Err(anyhow::Error::new(reason).context("the server stopped")),
+        Some(reason) if !reason.is_asked() => {
+            Err(anyhow::Error::new(reason).context("the server stopped"))
+        }
         _ => Ok(0),
     }
 }
 
 async fn first_stop(servers: &[RunningServer]) -> StopReason {
-    let mut waits: Vec<_> = servers.iter().map(|server| Box::pin(server.wait())).collect();
+    let mut waits: Vec<_> = servers
+        .iter()
+        .map(|server| Box::pin(server.wait()))
+        .collect();
     std::future::poll_fn(|task| {
         for wait in &mut waits {
             if let std::task::Poll::Ready(reason) = wait.as_mut().poll(task) {

@@ -30,7 +30,12 @@ impl SessionArgs {
         if careful.dry_run {
             return context.say(&format!("would revoke session {id}"));
         }
-        context.confirm(*careful, &format!("Revoke session {id}? Its node must stop leading at once.")).await?;
+        context
+            .confirm(
+                *careful,
+                &format!("Revoke session {id}? Its node must stop leading at once."),
+            )
+            .await?;
         let done = context.client()?.revoke_session(id).await?;
         context.done(&done, &format!("session {id} is revoked"))
     }

@@ -12,10 +12,16 @@ struct Version {
 
 /// Prints the version of this binary, and of the contract that it speaks as a client.
 pub(crate) fn run(format: Format) -> anyhow::Result<u8> {
-    let version = Version { version: env!("CARGO_PKG_VERSION"), contract: quorate_client::api::CONTRACT.0 };
+    let version = Version {
+        version: env!("CARGO_PKG_VERSION"),
+        contract: quorate_client::api::CONTRACT.0,
+    };
     match format {
         Format::Json => output::json(&version)?,
-        Format::Table => output::line(format!("quorate {} (contract {})", version.version, version.contract))?,
+        Format::Table => output::line(format!(
+            "quorate {} (contract {})",
+            version.version, version.contract
+        ))?,
     }
     Ok(0)
 }

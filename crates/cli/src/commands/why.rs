@@ -29,8 +29,18 @@ impl WhyArgs {
 fn print(why: &Explanation) -> anyhow::Result<()> {
     let state = &why.state;
     let mut text = String::new();
-    let holder = state.node.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-    writeln!(text, "{}: {}, {holder} (tenure {}, token {})", state.name, word(&state.phase), state.tenure, state.token)?;
+    let holder = state
+        .node
+        .as_ref()
+        .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    writeln!(
+        text,
+        "{}: {}, {holder} (tenure {}, token {})",
+        state.name,
+        word(&state.phase),
+        state.tenure,
+        state.token
+    )?;
     writeln!(text, "{}", why.reason)?;
     for pending in &why.pending {
         writeln!(text, "pending: {pending}")?;

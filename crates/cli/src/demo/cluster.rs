@@ -29,13 +29,28 @@ impl Cluster {
     /// Starts them.
     pub(super) fn start(directory: &Path) -> anyhow::Result<Self> {
         let ports = free_ports(usize::try_from(SERVERS * 2).expect("a small number"))?;
-        let servers: Vec<ServerProcess> =
-            ports.chunks(2).map(|pair| ServerProcess { child: None, client_port: pair[0], peer_port: pair[1] }).collect();
+        let servers: Vec<ServerProcess> = ports
+            .chunks(2)
+            .map(|pair| ServerProcess {
+                child: None,
+                client_port: pair[0],
+                peer_port: pair[1],
+            })
+            .collect();
         let initial_cluster: Vec<String> = (1..=SERVERS)
             .zip(&servers)
-            .map(|(n, server)| format!("s{n}=127.0.0.1:{}/127.0.0.1:{}", server.peer_port, server.client_port))
+            .map(|(n, server)| {
+                format!(
+                    "s{n}=127.0.0.1:{}/127.0.0.1:{}",
+                    server.peer_port, server.client_port
+                )
+            })
             .collect();
-        let mut cluster = Self { directory: directory.to_owned(), initial_cluster: initial_cluster.join(","), servers };
+        let mut cluster = Self {
+            directory: directory.to_owned(),
+            initial_cluster: initial_cluster.join(","),
+            servers,
+        };
         for id in 1..=SERVERS {
             cluster.start_one(ReplicaId(id))?;
         }
@@ -45,15 +60,29 @@ impl Cluster {
     /// Starts a server that does not run.
     pub(super) fn start_one(&mut self, id: ReplicaId) -> anyhow::Result<()> {
         let name = format!("s{id}");
-        let log = std::fs::File::options().append(true).create(true).open(self.directory.join(format!("{name}.log"))).context("open a log file")?;
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.directory.join(format!("{name}.log")))
+            .context("open a log file")?;
         let data_dir = self.directory.join(&name);
         let initial_cluster = self.initial_cluster.clone();
         let server = self.server(id);
         assert!(server.child.is_none(), "server {id} runs already");
         let child = process::this_program()?
             .arg("server")
-            .args(["--name", &name, "--initial-cluster", &initial_cluster, "--cluster-token", "demo"])
-            .args(["--client-listen", &format!("127.0.0.1:{}", server.client_port)])
+            .args([
+                "--name",
+                &name,
+                "--initial-cluster",
+                &initial_cluster,
+                "--cluster-token",
+                "demo",
+            ])
+            .args([
+                "--client-listen",
+                &format!("127.0.0.1:{}", server.client_port),
+            ])
             .args(["--peer-listen", &format!("127.0.0.1:{}", server.peer_port)])
             .args(["--log-filter", "info"])
             .arg("--data-dir")
@@ -95,13 +124,19 @@ impl Cluster {
     }
 
     pub(super) fn endpoints(&self) -> Vec<String> {
-        (1..=SERVERS).map(|id| self.endpoint(ReplicaId(id))).collect()
+        (1..=SERVERS)
+            .map(|id| self.endpoint(ReplicaId(id)))
+            .collect()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for child in self.servers.iter_mut().filter_map(|server| server.child.as_mut()) {
+        for child in self
+            .servers
+            .iter_mut()
+            .filter_map(|server| server.child.as_mut())
+        {
             // Gone already: what was wanted.
             let _ = child.kill();
             let _ = child.wait();

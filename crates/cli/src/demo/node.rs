@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate_client::{
-    Client, ClientOptions, ContenderSpec, FencingToken, GroupName, Leadership, NodeName, NodeSpec, Position, ProposedConfiguration,
-    Session, SessionEvent, SessionEvents, SessionOptions,
+    Client, ClientOptions, ContenderSpec, FencingToken, GroupName, Leadership, NodeName, NodeSpec,
+    Position, ProposedConfiguration, Session, SessionEvent, SessionEvents, SessionOptions,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::record::Recorder;
 use super::resource::ResourceClient;
-use crate::context::Context;
 use crate::clock;
+use crate::context::Context;
 
 /// How often the node looks at its lease and writes.
 const TICK: Duration = Duration::from_millis(25);
@@ -94,16 +94,34 @@ impl NodeProcessArgs {
 
     async fn open(&self, client: &Client) -> anyhow::Result<(Session, SessionEvents)> {
         let spec = NodeSpec::new(NodeName::new(&self.name)?);
-        let options = SessionOptions { ttl: Duration::from_millis(self.ttl_ms), ..SessionOptions::for_node(spec) };
-        let (session, events) = client.open_session(options).await.context("open a session")?;
-        let configuration = ProposedConfiguration { endpoints: vec![format!("demo://{}", self.name)], metadata: BTreeMap::new() };
-        let spec = ContenderSpec { priority: 0, configuration };
+        let options = SessionOptions {
+            ttl: Duration::from_millis(self.ttl_ms),
+            ..SessionOptions::for_node(spec)
+        };
+        let (session, events) = client
+            .open_session(options)
+            .await
+            .context("open a session")?;
+        let configuration = ProposedConfiguration {
+            endpoints: vec![format!("demo://{}", self.name)],
+            metadata: BTreeMap::new(),
+        };
+        let spec = ContenderSpec {
+            priority: 0,
+            configuration,
+        };
         let mut entries = Vec::new();
         for n in 0..self.groups {
-            entries.push((GroupName::new(&format!("{}{n:04}", self.prefix))?, spec.clone()));
+            entries.push((
+                GroupName::new(&format!("{}{n:04}", self.prefix))?,
+                spec.clone(),
+            ));
         }
         for batch in entries.chunks(quorate_client::api::BATCH_MAX) {
-            session.contend(batch.iter().cloned()).await.context("stand in the groups")?;
+            session
+                .contend(batch.iter().cloned())
+                .await
+                .context("stand in the groups")?;
         }
         Ok((session, events))
     }
@@ -115,16 +133,23 @@ impl Node {
             SessionEvent::Active { leadership, .. } => {
                 self.confirmed(&leadership)?;
                 let (tenure, token) = (leadership.tenure().number, leadership.fencing_token());
-                self.recorder.begin(clock::now(), leadership.group(), tenure, token)?;
-                self.led.insert(leadership.group().clone(), leadership.clone());
+                self.recorder
+                    .begin(clock::now(), leadership.group(), tenure, token)?;
+                self.led
+                    .insert(leadership.group().clone(), leadership.clone());
                 // The first write of a tenure fences out every earlier one.
                 if leadership.check() {
-                    self.resource.write(&[(leadership.group().clone(), token)]).await?;
+                    self.resource
+                        .write(&[(leadership.group().clone(), token)])
+                        .await?;
                 }
             }
             SessionEvent::Poll { leadership, .. } => drop(leadership.polled(Position(0))),
-            SessionEvent::Elected { leadership, .. } | SessionEvent::CatchUp { leadership } => drop(leadership.ready(Position(0))),
-            SessionEvent::HandoverRequested { leadership, .. } | SessionEvent::Revoked { leadership } => {
+            SessionEvent::Elected { leadership, .. } | SessionEvent::CatchUp { leadership } => {
+                drop(leadership.ready(Position(0)));
+            }
+            SessionEvent::HandoverRequested { leadership, .. }
+            | SessionEvent::Revoked { leadership } => {
                 // Nothing is in flight: each write is awaited. Asking ends before the release, and so does the record.
                 self.end(leadership.group(), leadership.tenure().number)?;
                 drop(leadership.release(None));
@@ -145,21 +170,42 @@ impl Node {
     }
 
     async fn on_tick(&mut self) -> anyhow::Result<()> {
-        let Some(any) = self.led.values().next().cloned() else { return Ok(()) };
+        let Some(any) = self.led.values().next().cloned() else {
+            return Ok(());
+        };
         // One lease carries all of them.
         self.confirmed(&any)?;
         let after = self.turn.take();
-        let later = self.led.range::<GroupName, _>((after.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded), std::ops::Bound::Unbounded));
-        let due: Vec<Leadership> = later.take(WRITES_PER_TICK).map(|(_, leadership)| leadership.clone()).collect();
+        let later = self.led.range::<GroupName, _>((
+            after
+                .as_ref()
+                .map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded),
+            std::ops::Bound::Unbounded,
+        ));
+        let due: Vec<Leadership> = later
+            .take(WRITES_PER_TICK)
+            .map(|(_, leadership)| leadership.clone())
+            .collect();
         self.turn = due.last().map(|leadership| leadership.group().clone());
-        let writes: Vec<_> =
-            due.iter().filter(|leadership| leadership.check()).map(|leadership| (leadership.group().clone(), leadership.fencing_token())).collect();
+        let writes: Vec<_> = due
+            .iter()
+            .filter(|leadership| leadership.check())
+            .map(|leadership| (leadership.group().clone(), leadership.fencing_token()))
+            .collect();
         self.resource.write(&writes).await?;
         Ok(())
     }
 
-    fn end(&mut self, group: &GroupName, tenure: quorate_client::TenureNumber) -> anyhow::Result<()> {
-        if self.led.get(group).is_some_and(|leadership| leadership.tenure().number == tenure) {
+    fn end(
+        &mut self,
+        group: &GroupName,
+        tenure: quorate_client::TenureNumber,
+    ) -> anyhow::Result<()> {
+        if self
+            .led
+            .get(group)
+            .is_some_and(|leadership| leadership.tenure().number == tenure)
+        {
             self.led.remove(group);
             self.recorder.end(clock::now(), group, tenure)?;
         }
@@ -168,7 +214,8 @@ impl Node {
 
     fn end_all(&mut self) -> anyhow::Result<()> {
         for (group, leadership) in std::mem::take(&mut self.led) {
-            self.recorder.end(clock::now(), &group, leadership.tenure().number)?;
+            self.recorder
+                .end(clock::now(), &group, leadership.tenure().number)?;
         }
         Ok(())
     }
@@ -177,17 +224,41 @@ impl Node {
         match order.split_once(' ').unwrap_or((order, "")) {
             ("check", count) => {
                 let count: usize = count.parse().context("read an order")?;
-                let true_now = self.led.values().filter(|leadership| leadership.check()).take(count);
-                self.taken = true_now.map(|leadership| (leadership.clone(), leadership.fencing_token())).collect();
-                let groups: Vec<_> = self.taken.iter().map(|(leadership, _)| leadership.group().to_string()).collect();
+                let true_now = self
+                    .led
+                    .values()
+                    .filter(|leadership| leadership.check())
+                    .take(count);
+                self.taken = true_now
+                    .map(|leadership| (leadership.clone(), leadership.fencing_token()))
+                    .collect();
+                let groups: Vec<_> = self
+                    .taken
+                    .iter()
+                    .map(|(leadership, _)| leadership.group().to_string())
+                    .collect();
                 println!("checked {}", groups.join(" "));
             }
             ("act", _) => {
                 // Asked again at once: the first answer after a pause must be no.
-                let checks_true = self.taken.iter().filter(|(leadership, _)| leadership.check()).count();
+                let checks_true = self
+                    .taken
+                    .iter()
+                    .filter(|(leadership, _)| leadership.check())
+                    .count();
                 // And acted on nevertheless, as code does that was paused between its check and its write.
-                let writes: Vec<_> = self.taken.drain(..).map(|(leadership, token)| (leadership.group().clone(), token)).collect();
-                let admitted = self.resource.write(&writes).await?.into_iter().filter(|admitted| *admitted).count();
+                let writes: Vec<_> = self
+                    .taken
+                    .drain(..)
+                    .map(|(leadership, token)| (leadership.group().clone(), token))
+                    .collect();
+                let admitted = self
+                    .resource
+                    .write(&writes)
+                    .await?
+                    .into_iter()
+                    .filter(|admitted| *admitted)
+                    .count();
                 println!("acted {checks_true} {admitted} {}", writes.len() - admitted);
             }
             _ => anyhow::bail!("read an order: `{order}` is none"),

@@ -27,11 +27,20 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::options().append(true).create(true).open(path)?, until: Time::ZERO })
+        Ok(Self {
+            file: File::options().append(true).create(true).open(path)?,
+            until: Time::ZERO,
+        })
     }
 
     /// The node may act as `group`'s leader from now on, as far as its lease goes.
-    pub(super) fn begin(&mut self, now: Time, group: &GroupName, tenure: TenureNumber, token: FencingToken) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        group: &GroupName,
+        tenure: TenureNumber,
+        token: FencingToken,
+    ) -> io::Result<()> {
         self.line(&format!("a {group} {tenure} {token} {}\n", now.0))
     }
 
@@ -45,7 +54,12 @@ impl Recorder {
     }
 
     /// The node no longer asks whether it leads.
-    pub(super) fn end(&mut self, now: Time, group: &GroupName, tenure: TenureNumber) -> io::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        now: Time,
+        group: &GroupName,
+        tenure: TenureNumber,
+    ) -> io::Result<()> {
         self.line(&format!("e {group} {tenure} {}\n", now.0))
     }
 
@@ -90,14 +104,22 @@ pub(super) fn read(node: &str, text: &str) -> Result<Vec<(GroupName, Belief)>, S
                 let group = GroupName::new(group).map_err(|_| bad())?;
                 let tenure = TenureNumber(number(tenure)?);
                 let begin = Time(number(time)?);
-                let belief = Belief { begin, end: begin, tenure, token: FencingToken(number(token)?), node: node.to_owned() };
+                let belief = Belief {
+                    begin,
+                    end: begin,
+                    tenure,
+                    token: FencingToken(number(token)?),
+                    node: node.to_owned(),
+                };
                 // Told twice: the earlier moment counts.
                 open.entry((group, tenure)).or_insert(belief);
             }
             ["u", time] => until = Time(number(time)?),
             ["e", group, tenure, time] => {
                 let group = GroupName::new(group).map_err(|_| bad())?;
-                if let Some(mut belief) = open.remove(&(group.clone(), TenureNumber(number(tenure)?))) {
+                if let Some(mut belief) =
+                    open.remove(&(group.clone(), TenureNumber(number(tenure)?)))
+                {
                     belief.end = belief.begin.max(until.min(Time(number(time)?)));
                     done.push((group, belief));
                 }
@@ -134,7 +156,9 @@ pub(super) fn check(beliefs: Vec<(GroupName, Belief)>) -> Findings {
                 findings.order_violations += u64::from(order);
                 if (overlap || order) && findings.examples.len() < EXAMPLES_MAX {
                     let what = if overlap { "overlaps" } else { "does not rise" };
-                    findings.examples.push(format!("{group}: {what}: {before:?} then {belief:?}"));
+                    findings
+                        .examples
+                        .push(format!("{group}: {what}: {before:?} then {belief:?}"));
                 }
             }
             if longest.is_none_or(|before| belief.end > before.end) {
@@ -150,25 +174,51 @@ mod tests {
     use super::*;
 
     fn findings(records: &[(&str, &str)]) -> Findings {
-        check(records.iter().flat_map(|(node, text)| read(node, text).unwrap()).collect())
+        check(
+            records
+                .iter()
+                .flat_map(|(node, text)| read(node, text).unwrap())
+                .collect(),
+        )
     }
 
     #[test]
     fn a_lease_that_ran_out_before_the_next_belief_is_no_overlap() {
-        let found = findings(&[("a", "u 50\na g 1 10 5\nu 100\n"), ("b", "u 300\na g 2 11 100\ne g 2 150\n")]);
-        assert_eq!((found.tenures_checked, found.overlaps, found.order_violations), (2, 0, 0));
+        let found = findings(&[
+            ("a", "u 50\na g 1 10 5\nu 100\n"),
+            ("b", "u 300\na g 2 11 100\ne g 2 150\n"),
+        ]);
+        assert_eq!(
+            (
+                found.tenures_checked,
+                found.overlaps,
+                found.order_violations
+            ),
+            (2, 0, 0)
+        );
     }
 
     #[test]
     fn one_nanosecond_of_two_beliefs_is_an_overlap() {
-        let found = findings(&[("a", "a g 1 10 5\nu 101\n"), ("b", "u 300\na g 2 11 100\ne g 2 150\n")]);
+        let found = findings(&[
+            ("a", "a g 1 10 5\nu 101\n"),
+            ("b", "u 300\na g 2 11 100\ne g 2 150\n"),
+        ]);
         assert_eq!(found.overlaps, 1);
-        assert!(found.examples[0].contains("g: overlaps"), "{:?}", found.examples);
+        assert!(
+            found.examples[0].contains("g: overlaps"),
+            "{:?}",
+            found.examples
+        );
     }
 
     #[test]
     fn a_long_belief_is_compared_past_its_neighbour() {
-        let found = findings(&[("a", "a g 1 10 5\nu 1000\n"), ("b", "u 900\na g 2 11 10\ne g 2 20\n"), ("c", "u 900\na g 3 12 500\ne g 3 510\n")]);
+        let found = findings(&[
+            ("a", "a g 1 10 5\nu 1000\n"),
+            ("b", "u 900\na g 2 11 10\ne g 2 20\n"),
+            ("c", "u 900\na g 3 12 500\ne g 3 510\n"),
+        ]);
         assert_eq!(found.overlaps, 2);
     }
 
@@ -177,7 +227,11 @@ mod tests {
         let belief = |text: &str| read("a", text).unwrap().remove(0).1;
         assert_eq!(belief("a g 1 10 5\nu 100\ne g 1 60\n").end, Time(60));
         assert_eq!(belief("a g 1 10 5\nu 100\ne g 1 160\n").end, Time(100));
-        assert_eq!(belief("u 3\na g 1 10 5\n").end, Time(5), "never confirmed past its begin");
+        assert_eq!(
+            belief("u 3\na g 1 10 5\n").end,
+            Time(5),
+            "never confirmed past its begin"
+        );
     }
 
     #[test]
@@ -188,13 +242,26 @@ mod tests {
 
     #[test]
     fn a_tenure_heard_of_after_its_lease_ran_out_was_never_believed_in() {
-        let found = findings(&[("a", "u 100\na g 1 10 500\n"), ("b", "u 900\na g 2 11 200\n")]);
-        assert_eq!((found.tenures_checked, found.overlaps, found.order_violations), (2, 0, 0));
+        let found = findings(&[
+            ("a", "u 100\na g 1 10 500\n"),
+            ("b", "u 900\na g 2 11 200\n"),
+        ]);
+        assert_eq!(
+            (
+                found.tenures_checked,
+                found.overlaps,
+                found.order_violations
+            ),
+            (2, 0, 0)
+        );
     }
 
     #[test]
     fn a_cut_last_line_is_ignored_and_other_garbage_is_not() {
-        assert_eq!(read("a", "a g 1 10 5\nu 100\ne g 1").unwrap()[0].1.end, Time(100));
+        assert_eq!(
+            read("a", "a g 1 10 5\nu 100\ne g 1").unwrap()[0].1.end,
+            Time(100)
+        );
         assert!(read("a", "x\n").is_err());
         assert!(read("a", "a g 1 ten 5\n").is_err());
     }

@@ -43,7 +43,10 @@ fn ms(duration: Duration) -> f64 {
 
 impl Reporter {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, steps: Vec::new() }
+        Self {
+            json,
+            steps: Vec::new(),
+        }
     }
 
     /// A line for people.
@@ -61,20 +64,42 @@ impl Reporter {
     }
 
     /// A step is done: until the fault was noticed, from then until all groups were led again, and what else to say.
-    pub(super) fn done(&mut self, name: &'static str, detect: Duration, elect: Duration, remark: &str) {
+    pub(super) fn done(
+        &mut self,
+        name: &'static str,
+        detect: Duration,
+        elect: Duration,
+        remark: &str,
+    ) {
         self.say(&format!("    {remark} ({})", human(detect + elect)));
-        self.steps.push(Step { name, detect_ms: ms(detect), elect_ms: ms(elect), total_ms: ms(detect + elect) });
+        self.steps.push(Step {
+            name,
+            detect_ms: ms(detect),
+            elect_ms: ms(elect),
+            total_ms: ms(detect + elect),
+        });
     }
 
-    pub(super) fn summary(&self, groups: u32, findings: Findings, stale_writes_fenced: u64, failure: Option<&anyhow::Error>) -> Summary {
+    pub(super) fn summary(
+        &self,
+        groups: u32,
+        findings: Findings,
+        stale_writes_fenced: u64,
+        failure: Option<&anyhow::Error>,
+    ) -> Summary {
         let mut remarks = findings.examples;
         if findings.order_violations > 0 {
-            remarks.push(format!("{} tokens or tenure numbers did not rise", findings.order_violations));
+            remarks.push(format!(
+                "{} tokens or tenure numbers did not rise",
+                findings.order_violations
+            ));
         }
         if stale_writes_fenced == 0 && failure.is_none() {
             remarks.push("no stale write was attempted".to_owned());
         }
-        let clean = findings.overlaps == 0 && findings.order_violations == 0 && findings.tenures_checked >= u64::from(groups);
+        let clean = findings.overlaps == 0
+            && findings.order_violations == 0
+            && findings.tenures_checked >= u64::from(groups);
         Summary {
             ok: failure.is_none() && clean && stale_writes_fenced > 0,
             groups,
@@ -96,7 +121,12 @@ impl Reporter {
         let mut table = Table::new(&["STEP", "DETECT ms", "ELECT ms", "TOTAL ms"]);
         for step in &summary.steps {
             let cell = |value: f64| format!("{value:>8.1}");
-            table.row([step.name.to_owned(), cell(step.detect_ms), cell(step.elect_ms), cell(step.total_ms)]);
+            table.row([
+                step.name.to_owned(),
+                cell(step.detect_ms),
+                cell(step.elect_ms),
+                cell(step.total_ms),
+            ]);
         }
         output::line("")?;
         output::table(&table)?;
@@ -106,7 +136,11 @@ impl Reporter {
             summary.tenures_checked,
             summary.overlaps,
             summary.stale_writes_fenced,
-            if summary.ok { "never two leaders at once" } else { "FAILED" }
+            if summary.ok {
+                "never two leaders at once"
+            } else {
+                "FAILED"
+            }
         ))
     }
 }

@@ -31,9 +31,14 @@ pub(super) struct Resource {
 impl Resource {
     /// Serves on a free port of the loopback address until the runtime ends.
     pub(super) async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("start the fenced resource")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("start the fenced resource")?;
         let address = listener.local_addr().context("start the fenced resource")?;
-        let resource = Self { guarded: Arc::default(), address };
+        let resource = Self {
+            guarded: Arc::default(),
+            address,
+        };
         let accepting = resource.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -56,9 +61,20 @@ impl Resource {
         let (read, mut write) = stream.into_split();
         let mut lines = BufReader::new(read).lines();
         while let Some(line) = lines.next_line().await? {
-            let request = line.split_once(' ').and_then(|(group, token)| Some((GroupName::new(group).ok()?, FencingToken(token.parse().ok()?))));
-            let Some((group, token)) = request else { return Ok(()) };
-            let answer = if self.write(group, token) { "ok\n" } else { "stale\n" };
+            let request = line.split_once(' ').and_then(|(group, token)| {
+                Some((
+                    GroupName::new(group).ok()?,
+                    FencingToken(token.parse().ok()?),
+                ))
+            });
+            let Some((group, token)) = request else {
+                return Ok(());
+            };
+            let answer = if self.write(group, token) {
+                "ok\n"
+            } else {
+                "stale\n"
+            };
             write.write_all(answer.as_bytes()).await?;
         }
         Ok(())
@@ -66,7 +82,12 @@ impl Resource {
 
     fn write(&self, group: GroupName, token: FencingToken) -> bool {
         let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = guarded.fences.entry(group).or_default().admit(token).is_ok();
+        let admitted = guarded
+            .fences
+            .entry(group)
+            .or_default()
+            .admit(token)
+            .is_ok();
         guarded.writes += u64::from(admitted);
         guarded.stale += u64::from(!admitted);
         admitted
@@ -75,7 +96,10 @@ impl Resource {
     /// The highest token that wrote for a group.
     pub(super) fn highest(&self, group: &GroupName) -> FencingToken {
         let guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
-        guarded.fences.get(group).map_or(FencingToken::ZERO, Fence::highest)
+        guarded
+            .fences
+            .get(group)
+            .map_or(FencingToken::ZERO, Fence::highest)
     }
 
     /// Writes let through, and stale writes turned away.
@@ -93,21 +117,41 @@ pub(super) struct ResourceClient {
 
 impl ResourceClient {
     pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("connect to the fenced resource")?;
-        stream.set_nodelay(true).context("connect to the fenced resource")?;
+        let stream = TcpStream::connect(address)
+            .await
+            .context("connect to the fenced resource")?;
+        stream
+            .set_nodelay(true)
+            .context("connect to the fenced resource")?;
         let (read, write) = stream.into_split();
-        Ok(Self { lines: BufReader::new(read).lines(), write })
+        Ok(Self {
+            lines: BufReader::new(read).lines(),
+            write,
+        })
     }
 
     /// Writes once for each group; says of each whether it was let through.
-    pub(super) async fn write(&mut self, writes: &[(GroupName, FencingToken)]) -> anyhow::Result<Vec<bool>> {
+    pub(super) async fn write(
+        &mut self,
+        writes: &[(GroupName, FencingToken)],
+    ) -> anyhow::Result<Vec<bool>> {
         // In portions: neither side's socket buffer fills up while nobody reads.
         let mut admitted = Vec::with_capacity(writes.len());
         for portion in writes.chunks(64) {
-            let request: String = portion.iter().map(|(group, token)| format!("{group} {token}\n")).collect();
-            self.write.write_all(request.as_bytes()).await.context("write to the fenced resource")?;
+            let request: String = portion
+                .iter()
+                .map(|(group, token)| format!("{group} {token}\n"))
+                .collect();
+            self.write
+                .write_all(request.as_bytes())
+                .await
+                .context("write to the fenced resource")?;
             for _ in portion {
-                let answer = self.lines.next_line().await.context("read from the fenced resource")?;
+                let answer = self
+                    .lines
+                    .next_line()
+                    .await
+                    .context("read from the fenced resource")?;
                 admitted.push(answer.context("the fenced resource closed the connection")? == "ok");
             }
         }
@@ -124,9 +168,18 @@ mod tests {
         let resource = Resource::start().await.unwrap();
         let mut client = ResourceClient::connect(resource.address()).await.unwrap();
         let group = |name: &str| GroupName::new(name).unwrap();
-        let writes = [(group("a"), 5), (group("a"), 7), (group("a"), 6), (group("b"), 6), (group("a"), 7)];
+        let writes = [
+            (group("a"), 5),
+            (group("a"), 7),
+            (group("a"), 6),
+            (group("b"), 6),
+            (group("a"), 7),
+        ];
         let writes = writes.map(|(group, token)| (group, FencingToken(token)));
-        assert_eq!(client.write(&writes).await.unwrap(), [true, true, false, true, true]);
+        assert_eq!(
+            client.write(&writes).await.unwrap(),
+            [true, true, false, true, true]
+        );
         assert_eq!(resource.highest(&group("a")), FencingToken(7));
         assert_eq!(resource.counts(), (4, 1));
     }

@@ -47,13 +47,28 @@ pub(super) struct Relocation {
 
 impl Stage {
     /// Starts the resource and the servers. The watch waits for the first leader.
-    pub(super) async fn new(directory: &Path, groups: u32, nodes_wanted: u32, ttl_ms: u64) -> anyhow::Result<Self> {
+    pub(super) async fn new(
+        directory: &Path,
+        groups: u32,
+        nodes_wanted: u32,
+        ttl_ms: u64,
+    ) -> anyhow::Result<Self> {
         let resource = Resource::start().await?;
         let cluster = Cluster::start(directory)?;
         let client = connect(&cluster.endpoints()).await?;
         let watching = Watching::start(&client, PREFIX);
         let ttl = Duration::from_millis(ttl_ms);
-        Ok(Self { directory: directory.to_owned(), groups, nodes_wanted, ttl, resource, cluster, client, watching, nodes: Vec::new() })
+        Ok(Self {
+            directory: directory.to_owned(),
+            groups,
+            nodes_wanted,
+            ttl,
+            resource,
+            cluster,
+            client,
+            watching,
+            nodes: Vec::new(),
+        })
     }
 
     pub(super) fn ttl(&self) -> Duration {
@@ -65,7 +80,9 @@ impl Stage {
     }
 
     pub(super) fn group_names(&self) -> anyhow::Result<Vec<GroupName>> {
-        (0..self.groups).map(|n| Ok(GroupName::new(&format!("{PREFIX}{n:04}"))?)).collect()
+        (0..self.groups)
+            .map(|n| Ok(GroupName::new(&format!("{PREFIX}{n:04}"))?))
+            .collect()
     }
 
     /// Starts the nodes.
@@ -109,7 +126,12 @@ impl Stage {
             if let Some(ended) = self.cluster.ended() {
                 bail!("{what}: {ended}");
             }
-            moved = match tokio::time::timeout(left.min(Duration::from_millis(100)), self.watching.next()).await {
+            moved = match tokio::time::timeout(
+                left.min(Duration::from_millis(100)),
+                self.watching.next(),
+            )
+            .await
+            {
                 Err(_) => Vec::new(),
                 Ok(change) => match change.with_context(|| what.to_owned())? {
                     Change::Synced { moved, .. } => moved,
@@ -146,13 +168,22 @@ impl Stage {
     }
 
     /// Waits until every group of `groups` is led by another node than `node`.
-    pub(super) async fn relocation(&mut self, node: &NodeName, groups: &BTreeSet<GroupName>) -> anyhow::Result<Relocation> {
+    pub(super) async fn relocation(
+        &mut self,
+        node: &NodeName,
+        groups: &BTreeSet<GroupName>,
+    ) -> anyhow::Result<Relocation> {
         let mut noticed = None;
         let mut moves = Vec::new();
         let what = format!("{} groups of {node} led by others", groups.len());
         let led = self
             .follow(&what, |follower, moved| {
-                moves.extend(moved.iter().filter(|moved| groups.contains(&moved.group) && moved.to != *node).cloned());
+                moves.extend(
+                    moved
+                        .iter()
+                        .filter(|moved| groups.contains(&moved.group) && moved.to != *node)
+                        .cloned(),
+                );
                 let mut by_others = 0;
                 for group in groups {
                     let leader = follower.get(group).and_then(|state| state.leader());
@@ -164,17 +195,27 @@ impl Stage {
                 (by_others == groups.len()).then(clock::now)
             })
             .await?;
-        Ok(Relocation { noticed: noticed.unwrap_or(led), led, moves })
+        Ok(Relocation {
+            noticed: noticed.unwrap_or(led),
+            led,
+            moves,
+        })
     }
 
     /// Who leads what under which tenure.
     pub(super) fn tenures(&self) -> BTreeMap<GroupName, (Revision, TenureNumber)> {
-        self.follower().states().map(|state| (state.name.clone(), (state.incarnation, state.tenure))).collect()
+        self.follower()
+            .states()
+            .map(|state| (state.name.clone(), (state.incarnation, state.tenure)))
+            .collect()
     }
 
     /// What a node leads.
     pub(super) fn led_by(&self, node: &NodeName) -> BTreeSet<GroupName> {
-        let led = self.follower().states().filter(|state| state.leader() == Some(node));
+        let led = self
+            .follower()
+            .states()
+            .filter(|state| state.leader() == Some(node));
         led.map(|state| state.name.clone()).collect()
     }
 
@@ -195,6 +236,11 @@ impl Stage {
 
 /// A client of the demo's servers.
 pub(super) async fn connect(endpoints: &[String]) -> anyhow::Result<Client> {
-    let options = ClientOptions { timeout: STEP_MAX, ..ClientOptions::default() };
-    Client::connect(endpoints, options).await.context("connect to the servers")
+    let options = ClientOptions {
+        timeout: STEP_MAX,
+        ..ClientOptions::default()
+    };
+    Client::connect(endpoints, options)
+        .await
+        .context("connect to the servers")
 }

@@ -20,15 +20,26 @@ fn the_demo_finds_no_overlap_and_fences_stale_writes() {
     let steps = steps.as_array().unwrap();
     assert_eq!(steps.len(), 6);
     for step in steps {
-        assert!(step["name"].is_string() && step.as_object().unwrap().len() == 4, "{step}");
+        assert!(
+            step["name"].is_string() && step.as_object().unwrap().len() == 4,
+            "{step}"
+        );
         let ms = |key: &str| step[key].as_f64().unwrap();
-        assert!((ms("detect_ms") + ms("elect_ms") - ms("total_ms")).abs() < 0.2, "{step}");
+        assert!(
+            (ms("detect_ms") + ms("elect_ms") - ms("total_ms")).abs() < 0.2,
+            "{step}"
+        );
     }
 }
 
 #[test]
 fn all_processes_die_with_a_demo_that_is_killed() {
-    let mut demo = Process::spawn(quorate().args(["demo", "--groups", "20", "--nodes", "3", "--keep"]).stdout(Stdio::null()).stderr(Stdio::null()));
+    let mut demo = Process::spawn(
+        quorate()
+            .args(["demo", "--groups", "20", "--nodes", "3", "--keep"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
     let id = demo.id();
     let children = eventually("servers and nodes run", || {
         let found = children(id);
@@ -36,7 +47,9 @@ fn all_processes_die_with_a_demo_that_is_killed() {
     });
     demo.kill();
     for child in children {
-        eventually("the demo's processes are gone", || (!is_alive(child)).then_some(()));
+        eventually("the demo's processes are gone", || {
+            (!is_alive(child)).then_some(())
+        });
     }
 }
 
@@ -44,5 +57,11 @@ fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task");
     let tasks = std::fs::read_dir(path).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()).collect()
+    lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }

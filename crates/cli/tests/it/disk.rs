@@ -11,8 +11,13 @@ struct Small<'a>(&'a Path);
 impl<'a> Small<'a> {
     fn mount(at: &'a Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self(at))
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .output();
+        mounted
+            .is_ok_and(|mounted| mounted.status.success())
+            .then_some(Self(at))
     }
 }
 
@@ -50,18 +55,44 @@ fn a_full_disk_stops_that_server_with_a_hint_and_loses_nothing() {
     let mut n = 0;
     let status = eventually("the full server stops", || {
         n += 1;
-        cluster.run(&["group", "create", &format!("big/{n:04}"), "--require", &label]).ok();
+        cluster
+            .run(&[
+                "group",
+                "create",
+                &format!("big/{n:04}"),
+                "--require",
+                &label,
+            ])
+            .ok();
         full.0.try_wait().unwrap()
     });
     assert_eq!(status.code(), Some(1), "{status}");
     let log = std::fs::read_to_string(cluster.log_path(0)).unwrap();
-    assert!(log.contains("no space left") && log.contains("hint: free space"), "{log}");
+    assert!(
+        log.contains("no space left") && log.contains("hint: free space"),
+        "{log}"
+    );
 
     // With space again it comes back, and has everything that was acknowledged.
     std::fs::remove_file(&filler).unwrap();
     cluster.start_server(0);
     let endpoint = cluster.endpoint(0);
-    let list = || crate::harness::run(crate::harness::quorate().args(["--endpoints", &endpoint, "--timeout", "20s", "group", "list", "-o", "json"]));
+    let list = || {
+        crate::harness::run(crate::harness::quorate().args([
+            "--endpoints",
+            &endpoint,
+            "--timeout",
+            "20s",
+            "group",
+            "list",
+            "-o",
+            "json",
+        ]))
+    };
     let groups: serde_json::Value = serde_json::from_str(&list().ok()).unwrap();
-    assert_eq!(groups.as_array().unwrap().len(), n + 1, "everything acknowledged, on the server that was full");
+    assert_eq!(
+        groups.as_array().unwrap().len(),
+        n + 1,
+        "everything acknowledged, on the server that was full"
+    );
 }

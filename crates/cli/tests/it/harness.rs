@@ -17,7 +17,10 @@ pub(crate) fn quorate() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUORATE_")) {
         command.env_remove(name);
     }
-    command.arg("--die-with").arg(std::process::id().to_string()).stdin(Stdio::null());
+    command
+        .arg("--die-with")
+        .arg(std::process::id().to_string())
+        .stdin(Stdio::null());
     command
 }
 
@@ -31,7 +34,11 @@ pub(crate) struct Said {
 
 pub(crate) fn said(output: &Output) -> Said {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output is UTF-8");
-    Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    }
 }
 
 pub(crate) fn run(command: &mut Command) -> Said {
@@ -57,7 +64,10 @@ impl Said {
     #[track_caller]
     pub(crate) fn hints(&self, needle: &str) {
         let hint = self.err.lines().find(|line| line.starts_with("hint: "));
-        assert!(hint.is_some_and(|hint| hint.contains(needle)), "{needle:?} is not hinted at in {self:?}");
+        assert!(
+            hint.is_some_and(|hint| hint.contains(needle)),
+            "{needle:?} is not hinted at in {self:?}"
+        );
     }
 }
 
@@ -69,7 +79,10 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         if let Some(found) = look() {
             return found;
         }
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: not so after 30 s");
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "{what}: not so after 30 s"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -81,8 +94,12 @@ pub(crate) fn signal(id: u32, signal: Signal) {
 
 /// Whether a process is there and not only waits to be reaped.
 pub(crate) fn is_alive(id: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { return false };
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned));
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else {
+        return false;
+    };
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().next().map(str::to_owned));
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
@@ -105,8 +122,12 @@ impl Process {
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
-        let status = eventually("the process ends", || self.0.try_wait().expect("it is ours"));
-        status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+        let status = eventually("the process ends", || {
+            self.0.try_wait().expect("it is ours")
+        });
+        status
+            .code()
+            .unwrap_or_else(|| -status.signal().unwrap_or(0))
     }
 
     /// `kill -9`.
@@ -161,9 +182,19 @@ impl Cluster {
     /// Three servers that do not run yet.
     pub(crate) fn prepare() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let ports: Vec<(u16, u16)> = free_ports(6).chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let data = (1..=3).map(|n| directory.path().join(format!("s{n}"))).collect();
-        Self { directory, ports, data, servers: vec![None, None, None] }
+        let ports: Vec<(u16, u16)> = free_ports(6)
+            .chunks(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect();
+        let data = (1..=3)
+            .map(|n| directory.path().join(format!("s{n}")))
+            .collect();
+        Self {
+            directory,
+            ports,
+            data,
+            servers: vec![None, None, None],
+        }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -182,7 +213,11 @@ impl Cluster {
     /// The command that runs a server.
     pub(crate) fn server_command(&self, n: usize) -> Command {
         let (client, peer) = self.ports[n];
-        self.server_command_on(n, &format!("127.0.0.1:{client}"), &format!("127.0.0.1:{peer}"))
+        self.server_command_on(
+            n,
+            &format!("127.0.0.1:{client}"),
+            &format!("127.0.0.1:{peer}"),
+        )
     }
 
     /// The same, on other addresses than its cluster knows.
@@ -194,7 +229,12 @@ impl Cluster {
         let mut command = quorate();
         command
             .arg("server")
-            .args(["--name", &format!("s{}", n + 1), "--initial-cluster", &members.join(",")])
+            .args([
+                "--name",
+                &format!("s{}", n + 1),
+                "--initial-cluster",
+                &members.join(","),
+            ])
             .args(["--client-listen", client, "--peer-listen", peer])
             .arg("--data-dir")
             .arg(&self.data[n]);
@@ -203,7 +243,11 @@ impl Cluster {
 
     pub(crate) fn start_server(&mut self, n: usize) {
         let log = self.log_path(n);
-        let log = std::fs::File::options().append(true).create(true).open(log).expect("a log file");
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(log)
+            .expect("a log file");
         let process = Process::spawn(self.server_command(n).stdout(Stdio::null()).stderr(log));
         self.servers[n] = Some(process);
     }
@@ -237,7 +281,9 @@ impl Cluster {
     /// A command against all servers.
     pub(crate) fn quorate(&self, arguments: &[&str]) -> Command {
         let mut command = quorate();
-        command.args(["--endpoints", &self.endpoints().join(",")]).args(arguments);
+        command
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(arguments);
         command
     }
 
@@ -247,13 +293,15 @@ impl Cluster {
     }
 
     pub(crate) fn wait_ready(&self) {
-        eventually("the servers have a leader", || (self.run(&["node", "list", "--timeout", "5s"]).code == 0).then_some(()));
+        eventually("the servers have a leader", || {
+            (self.run(&["node", "list", "--timeout", "5s"]).code == 0).then_some(())
+        });
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::lazy(self.endpoints(), ClientOptions::default()).expect("the endpoints are well-formed")
+        Client::lazy(self.endpoints(), ClientOptions::default())
+            .expect("the endpoints are well-formed")
     }
-
 
     pub(crate) async fn status(&self) -> ServerStatus {
         let client = self.client();

@@ -1,5 +1,10 @@
 //! The binary from the outside: real processes on free ports, killed and stopped as the world does it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests, too, but clippy exempts only the functions themselves"
+)]
+
 mod commands;
 mod configuration;
 mod contend;

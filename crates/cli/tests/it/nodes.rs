@@ -37,12 +37,33 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn start(cluster: &Cluster, name: &str, resource: SocketAddr, groups: usize, ttl_ms: u64) -> Self {
+    fn start(
+        cluster: &Cluster,
+        name: &str,
+        resource: SocketAddr,
+        groups: usize,
+        ttl_ms: u64,
+    ) -> Self {
         let record = cluster.directory().join(format!("{name}.record"));
         let mut command = quorate();
         command
-            .args(["--endpoints", &cluster.endpoints().join(","), "__demo-node", "--name", name, "--prefix", "g/"])
-            .args(["--groups", &groups.to_string(), "--ttl-ms", &ttl_ms.to_string(), "--resource", &resource.to_string()])
+            .args([
+                "--endpoints",
+                &cluster.endpoints().join(","),
+                "__demo-node",
+                "--name",
+                name,
+                "--prefix",
+                "g/",
+            ])
+            .args([
+                "--groups",
+                &groups.to_string(),
+                "--ttl-ms",
+                &ttl_ms.to_string(),
+                "--resource",
+                &resource.to_string(),
+            ])
             .arg("--record")
             .arg(&record)
             .stdin(Stdio::piped())
@@ -51,7 +72,13 @@ impl Node {
         let mut process = Process::spawn(&mut command);
         let input = process.0.stdin.take().unwrap();
         let output = BufReader::new(process.0.stdout.take().unwrap());
-        Self { process, name: name.to_owned(), record, input, output }
+        Self {
+            process,
+            name: name.to_owned(),
+            record,
+            input,
+            output,
+        }
     }
 
     pub(crate) fn tell(&mut self, order: &str) {
@@ -68,15 +95,27 @@ impl Node {
 /// Groups `g/0000` and so on, and nodes that stand in all of them.
 pub(crate) fn fleet(cluster: &Cluster, nodes: usize, groups: usize, ttl_ms: u64) -> Vec<Node> {
     let names: Vec<String> = (0..groups).map(|n| format!("g/{n:04}")).collect();
-    let mut create = cluster.quorate(&["group", "create", "--minimum-tenure", "0ms", "--cooldown", "100ms"]);
+    let mut create = cluster.quorate(&[
+        "group",
+        "create",
+        "--minimum-tenure",
+        "0ms",
+        "--cooldown",
+        "100ms",
+    ]);
     run(create.args(&names)).ok();
     let resource = lax_resource();
-    let nodes: Vec<Node> = (1..=nodes).map(|n| Node::start(cluster, &format!("n{n}"), resource, groups, ttl_ms)).collect();
+    let nodes: Vec<Node> = (1..=nodes)
+        .map(|n| Node::start(cluster, &format!("n{n}"), resource, groups, ttl_ms))
+        .collect();
     let mut before = Vec::new();
     eventually("all groups are led, about evenly, and stay so", || {
         let led = led_by(cluster);
         let even = groups / nodes.len();
-        let spread = led.len() == nodes.len() && led.values().all(|led| led.len().abs_diff(even) <= (even / 10).max(1));
+        let spread = led.len() == nodes.len()
+            && led
+                .values()
+                .all(|led| led.len().abs_diff(even) <= (even / 10).max(1));
         let now = tenures(cluster);
         let calm = before == now;
         before = now;
@@ -87,7 +126,8 @@ pub(crate) fn fleet(cluster: &Cluster, nodes: usize, groups: usize, ttl_ms: u64)
 
 /// Which groups each node leads.
 pub(crate) fn led_by(cluster: &Cluster) -> std::collections::BTreeMap<String, Vec<String>> {
-    let mut led: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    let mut led: std::collections::BTreeMap<String, Vec<String>> =
+        std::collections::BTreeMap::new();
     for (group, node, _) in tenures(cluster) {
         led.entry(node).or_default().push(group);
     }
@@ -101,16 +141,31 @@ pub(crate) fn tenures(cluster: &Cluster) -> Vec<(String, String, u64)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let state = |group: &serde_json::Value| group["state"].clone();
     let groups = groups.as_array().unwrap().iter().map(state);
-    let led = groups.filter(|state| ["active", "draining"].contains(&text(&state["phase"]).to_lowercase().as_str()));
-    led.map(|state| (text(&state["name"]), text(&state["node"]), state["tenure"].as_u64().unwrap())).collect()
+    let led = groups.filter(|state| {
+        ["active", "draining"].contains(&text(&state["phase"]).to_lowercase().as_str())
+    });
+    led.map(|state| {
+        (
+            text(&state["name"]),
+            text(&state["node"]),
+            state["tenure"].as_u64().unwrap(),
+        )
+    })
+    .collect()
 }
 
 /// Has the records of all nodes checked; the number of tenures in them.
 #[track_caller]
 pub(crate) fn check_records(nodes: &[Node]) -> u64 {
-    let said = run(quorate().arg("__demo-check").args(nodes.iter().map(|node| &node.record)));
+    let said = run(quorate()
+        .arg("__demo-check")
+        .args(nodes.iter().map(|node| &node.record)));
     let findings: serde_json::Value = serde_json::from_str(&said.out).expect("findings");
-    assert_eq!((said.code, &findings["overlaps"]), (0, &serde_json::json!(0)), "{findings}");
+    assert_eq!(
+        (said.code, &findings["overlaps"]),
+        (0, &serde_json::json!(0)),
+        "{findings}"
+    );
     findings["tenures_checked"].as_u64().unwrap()
 }
 
@@ -123,15 +178,23 @@ fn a_holder_that_was_stopped_past_its_ttl_answers_no_first_and_another_leads() {
     let checked = stopped.answer();
     assert_eq!(checked.len(), 1 + 4, "{checked:?}");
     stopped.process.signal(Signal::STOP);
-    eventually("the other leads all", || (led_by(&cluster).get("n2").map(Vec::len) == Some(10)).then_some(()));
+    eventually("the other leads all", || {
+        (led_by(&cluster).get("n2").map(Vec::len) == Some(10)).then_some(())
+    });
     // Orders wait in the pipe: obeyed first thing after continuing.
     stopped.tell("act");
     stopped.process.signal(Signal::CONT);
     let acted = stopped.answer();
-    assert_eq!((acted[0].as_str(), acted[1].as_str()), ("acted", "0"), "a check was true after the lease had passed on: {acted:?}");
+    assert_eq!(
+        (acted[0].as_str(), acted[1].as_str()),
+        ("acted", "0"),
+        "a check was true after the lease had passed on: {acted:?}"
+    );
     // It did act on its old checks, and nothing fenced it here: that is what tokens are for.
     assert_eq!(acted[2], "4");
-    eventually("it leads again, under a new session", || led_by(&cluster).contains_key("n1").then_some(()));
+    eventually("it leads again, under a new session", || {
+        led_by(&cluster).contains_key("n1").then_some(())
+    });
     check_records(&nodes);
 }
 
@@ -142,7 +205,11 @@ fn transfers_and_a_drain_under_load_never_have_two_holders_and_print_the_gap() {
     for n in 0..10 {
         let group = format!("g/{:04}", n * 6);
         let to = format!("n{}", n % 3 + 1);
-        let holder = tenures(&cluster).into_iter().find(|(name, ..)| *name == group).unwrap().1;
+        let holder = tenures(&cluster)
+            .into_iter()
+            .find(|(name, ..)| *name == group)
+            .unwrap()
+            .1;
         if holder == to {
             continue;
         }
@@ -151,11 +218,19 @@ fn transfers_and_a_drain_under_load_never_have_two_holders_and_print_the_gap() {
             transfer.extend(["--force", "--yes"]);
         }
         let said = cluster.run(&transfer).ok();
-        assert!(said.contains(&format!("{holder} -> {to}")) && said.contains("without a holder for"), "{said}");
+        assert!(
+            said.contains(&format!("{holder} -> {to}")) && said.contains("without a holder for"),
+            "{said}"
+        );
     }
     let held = led_by(&cluster)[&nodes[1].name].len();
-    let said = cluster.run(&["node", "drain", "n2", "--timeout", "20s"]).ok();
-    assert!(said.contains("`n2` is drained") && said.contains("(median)") && said.contains("(maximum)"), "{said}");
+    let said = cluster
+        .run(&["node", "drain", "n2", "--timeout", "20s"])
+        .ok();
+    assert!(
+        said.contains("`n2` is drained") && said.contains("(median)") && said.contains("(maximum)"),
+        "{said}"
+    );
     assert!(held > 0 && !led_by(&cluster).contains_key("n2"));
     let status = cluster.run(&["status"]).ok();
     assert!(status.contains("n2 (draining, 0 groups left)"), "{status}");

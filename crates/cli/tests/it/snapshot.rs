@@ -5,7 +5,9 @@ use std::path::Path;
 /// Compares with `tests/it/expected/NAME`.
 #[track_caller]
 pub(crate) fn check(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/expected").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/expected")
+        .join(name);
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(&path, actual).expect("the expected file can be written");
         return;
@@ -50,6 +52,10 @@ fn steady_word(word: &str) -> String {
 
 #[test]
 fn ports_and_cluster_ids_are_replaced_and_the_rest_stays() {
-    let text = "cluster 0123456789abcdef, at  http://127.0.0.1:12345, and 127.0.0.1:1\n  indented 0123\n";
-    assert_eq!(steady(text), "cluster CLUSTER, at http://127.0.0.1:PORT, and 127.0.0.1:PORT\n  indented 0123\n");
+    let text =
+        "cluster 0123456789abcdef, at  http://127.0.0.1:12345, and 127.0.0.1:1\n  indented 0123\n";
+    assert_eq!(
+        steady(text),
+        "cluster CLUSTER, at http://127.0.0.1:PORT, and 127.0.0.1:PORT\n  indented 0123\n"
+    );
 }

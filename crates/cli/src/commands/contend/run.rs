@@ -62,36 +62,65 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn new(command: &[String], margins: Margins) -> Self {
-        Self { command: command.to_vec(), margins, runs: BTreeMap::new(), ends: JoinSet::new() }
+        Self {
+            command: command.to_vec(),
+            margins,
+            runs: BTreeMap::new(),
+            ends: JoinSet::new(),
+        }
     }
 
     fn deadlines(&self, until: Time) -> (Time, Time) {
-        (until - self.margins.term_before, until - self.margins.kill_before)
+        (
+            until - self.margins.term_before,
+            until - self.margins.kill_before,
+        )
     }
 
     /// Starts COMMAND for a leadership, unless one runs for the group: that one has to end first.
     pub(super) fn start(&mut self, leadership: &Leadership) -> anyhow::Result<()> {
         let group = leadership.group();
-        let Some(until) = leadership.valid_until() else { return Ok(()) };
+        let Some(until) = leadership.valid_until() else {
+            return Ok(());
+        };
         let (term_at, kill_at) = self.deadlines(until);
         // So near to its end that COMMAND would be stopped at once: the next confirmation starts it.
         if self.runs.contains_key(group) || !leadership.check() || clock::now() >= term_at {
             return Ok(());
         }
-        let mut child = Command::from(std::process::Command::new(std::env::current_exe().context("find this program's own file")?))
-            .arg("__guard")
-            .args(["--term-at", &term_at.0.to_string(), "--kill-at", &kill_at.0.to_string(), "--"])
-            .args(&self.command)
-            .env("QUORATE_GROUP", group.as_str())
-            .env("QUORATE_TENURE", leadership.tenure().number.to_string())
-            .env("QUORATE_FENCING_TOKEN", leadership.fencing_token().to_string())
-            .stdin(Stdio::piped())
-            // Ctrl-C is for this process, which then stops COMMAND in good order.
-            .process_group(0)
-            .spawn()
-            .context("start the guard of COMMAND")?;
+        let mut child = Command::from(std::process::Command::new(
+            std::env::current_exe().context("find this program's own file")?,
+        ))
+        .arg("__guard")
+        .args([
+            "--term-at",
+            &term_at.0.to_string(),
+            "--kill-at",
+            &kill_at.0.to_string(),
+            "--",
+        ])
+        .args(&self.command)
+        .env("QUORATE_GROUP", group.as_str())
+        .env("QUORATE_TENURE", leadership.tenure().number.to_string())
+        .env(
+            "QUORATE_FENCING_TOKEN",
+            leadership.fencing_token().to_string(),
+        )
+        .stdin(Stdio::piped())
+        // Ctrl-C is for this process, which then stops COMMAND in good order.
+        .process_group(0)
+        .spawn()
+        .context("start the guard of COMMAND")?;
         let input = child.stdin.take().context("tell the guard of COMMAND")?;
-        self.runs.insert(group.clone(), Run { leadership: leadership.clone(), input, asked: None, term_at });
+        self.runs.insert(
+            group.clone(),
+            Run {
+                leadership: leadership.clone(),
+                input,
+                asked: None,
+                term_at,
+            },
+        );
         let group = group.clone();
         self.ends.spawn(async move { (group, wait(child).await) });
         Ok(())
@@ -128,7 +157,9 @@ impl Runs {
     pub(super) fn extend(&mut self) {
         let margins = self.margins;
         for run in self.runs.values_mut() {
-            let Some(until) = run.leadership.valid_until() else { continue };
+            let Some(until) = run.leadership.valid_until() else {
+                continue;
+            };
             let term_at = until - margins.term_before;
             if term_at > run.term_at {
                 run.term_at = term_at;
@@ -140,10 +171,15 @@ impl Runs {
 
     /// Waits until a COMMAND has ended; says how. Pending while none runs.
     pub(super) async fn next_end(&mut self) -> anyhow::Result<(Leadership, Ended)> {
-        let Some(joined) = self.ends.join_next().await else { return std::future::pending().await };
+        let Some(joined) = self.ends.join_next().await else {
+            return std::future::pending().await;
+        };
         let (group, status) = joined.context("wait for the guard of COMMAND")?;
         let status = status.context("wait for the guard of COMMAND")?;
-        let run = self.runs.remove(&group).expect("a run for each task that waits");
+        let run = self
+            .runs
+            .remove(&group)
+            .expect("a run for each task that waits");
         let ended = match run.asked {
             Some(Asked::Handover) => Ended::Handover,
             Some(Asked::Revoked) => Ended::Revoked,

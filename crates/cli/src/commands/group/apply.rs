@@ -36,11 +36,12 @@ impl ApplyArgs {
     pub(super) async fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let wanted = self.read()?;
         let client = context.client()?;
-        let found: BTreeMap<GroupName, (GroupSpec, Revision)> = all_groups(&client, &common_prefix(&wanted), false)
-            .await?
-            .into_iter()
-            .map(|group| (group.state.name, (group.spec, group.spec_revision)))
-            .collect();
+        let found: BTreeMap<GroupName, (GroupSpec, Revision)> =
+            all_groups(&client, &common_prefix(&wanted), false)
+                .await?
+                .into_iter()
+                .map(|group| (group.state.name, (group.spec, group.spec_revision)))
+                .collect();
         let mut plan = Plan::default();
         let (mut create, mut update) = (Vec::new(), Vec::new());
         for (name, spec) in wanted {
@@ -57,7 +58,9 @@ impl ApplyArgs {
             }
         }
         if !self.careful.dry_run && !update.is_empty() {
-            context.confirm(self.careful, &format!("Change {} groups?", update.len())).await?;
+            context
+                .confirm(self.careful, &format!("Change {} groups?", update.len()))
+                .await?;
         }
         if !self.careful.dry_run {
             for batch in create.chunks(BATCH_MAX) {
@@ -71,14 +74,21 @@ impl ApplyArgs {
         match context.format() {
             Format::Json => output::json(&plan)?,
             Format::Table => {
-                let would = if self.careful.dry_run { "would be " } else { "" };
+                let would = if self.careful.dry_run {
+                    "would be "
+                } else {
+                    ""
+                };
                 for (what, names) in [("created", &plan.create), ("updated", &plan.update)] {
                     for name in names {
                         output::line(format!("{name} {would}{what}"))?;
                     }
                 }
                 let (created, updated) = (plan.create.len(), plan.update.len());
-                output::line(format!("{created} {would}created, {updated} {would}updated, {} unchanged", plan.unchanged))?;
+                output::line(format!(
+                    "{created} {would}created, {updated} {would}updated, {} unchanged",
+                    plan.unchanged
+                ))?;
             }
         }
         Ok(0)
@@ -103,9 +113,15 @@ impl ApplyArgs {
 /// The longest prefix of all names: what has to be read to compare.
 fn common_prefix(wanted: &[(GroupName, GroupSpec)]) -> String {
     let mut names = wanted.iter().map(|(name, _)| name.as_str());
-    let Some(first) = names.next() else { return String::new() };
+    let Some(first) = names.next() else {
+        return String::new();
+    };
     let shared = names.fold(first.chars().count(), |shared, name| {
-        let same = first.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+        let same = first
+            .chars()
+            .zip(name.chars())
+            .take_while(|(a, b)| a == b)
+            .count();
         shared.min(same)
     });
     first.chars().take(shared).collect()
@@ -128,8 +144,11 @@ fn parse(text: &str, is_toml: bool) -> Result<Vec<(GroupName, GroupSpec)>, Strin
     let mut groups = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for (place, item) in items.into_iter().enumerate() {
-        let Value::Object(fields) = item else { return Err(format!("group {}: not a table of fields", place + 1)) };
-        let (name, spec) = parse_group(fields).map_err(|error| format!("group {}: {error}", place + 1))?;
+        let Value::Object(fields) = item else {
+            return Err(format!("group {}: not a table of fields", place + 1));
+        };
+        let (name, spec) =
+            parse_group(fields).map_err(|error| format!("group {}: {error}", place + 1))?;
         if !seen.insert(name.clone()) {
             return Err(format!("group {}: `{name}` is listed twice", place + 1));
         }
@@ -139,9 +158,12 @@ fn parse(text: &str, is_toml: bool) -> Result<Vec<(GroupName, GroupSpec)>, Strin
 }
 
 fn parse_group(mut fields: Map<String, Value>) -> Result<(GroupName, GroupSpec), String> {
-    let Some(Value::String(name)) = fields.remove("name") else { return Err("it has no `name`".to_owned()) };
+    let Some(Value::String(name)) = fields.remove("name") else {
+        return Err("it has no `name`".to_owned());
+    };
     let name = group_name(&name).map_err(|error| error.to_string())?;
-    let spec = serde_json::from_value(Value::Object(fields)).map_err(|error| format!("`{name}`: {error}"))?;
+    let spec = serde_json::from_value(Value::Object(fields))
+        .map_err(|error| format!("`{name}`: {error}"))?;
     Ok((name, spec))
 }
 
@@ -168,7 +190,10 @@ mod tests {
         check("{}", "list of groups");
         check("[1]", "group 1");
         check(r#"[{"readiness": true}]"#, "no `name`");
-        check(r#"[{"name": "a"}, {"name": "b", "readyness": true}]"#, "readyness");
+        check(
+            r#"[{"name": "a"}, {"name": "b", "readyness": true}]"#,
+            "readyness",
+        );
         check(r#"[{"name": "a"}, {"name": "a"}]"#, "listed twice");
         check(r#"[{"name": "a\u0007"}]"#, "control character");
     }

@@ -41,21 +41,34 @@ impl WatchArgs {
                 (Change::Synced { revision, .. }, false) => {
                     let states: Vec<String> = watching.follower().states().map(describe).collect();
                     let count = states.len();
-                    states.into_iter().chain([format!("-- {count} groups as of revision {revision}; changes follow")]).collect::<Vec<_>>().join("\n")
+                    states
+                        .into_iter()
+                        .chain([format!(
+                            "-- {count} groups as of revision {revision}; changes follow"
+                        )])
+                        .collect::<Vec<_>>()
+                        .join("\n")
                 }
                 (Change::Synced { revision, .. }, true) => {
                     for state in watching.follower().states() {
                         output::json_line(&Line::Group(state))?;
                     }
                     let groups = watching.follower().states().count();
-                    serde_json::to_string(&Line::Synced { revision: revision.0, groups })?
+                    serde_json::to_string(&Line::Synced {
+                        revision: revision.0,
+                        groups,
+                    })?
                 }
                 (Change::Group { state, moved }, false) => match moved {
-                    Some(moved) if moved.from.is_some() => format!("{} (gap {})", describe(state), human(moved.gap)),
+                    Some(moved) if moved.from.is_some() => {
+                        format!("{} (gap {})", describe(state), human(moved.gap))
+                    }
                     _ => describe(state),
                 },
                 (Change::Deleted(state), false) => format!("{} deleted", state.name),
-                (Change::Resync(reason), false) => format!("-- fell behind ({reason}); a new picture follows"),
+                (Change::Resync(reason), false) => {
+                    format!("-- fell behind ({reason}); a new picture follows")
+                }
                 (Change::Group { state, .. }, true) => serde_json::to_string(&Line::Group(state))?,
                 (Change::Deleted(state), true) => serde_json::to_string(&Line::Deleted(state))?,
                 (Change::Resync(reason), true) => serde_json::to_string(&Line::Resync { reason })?,
@@ -105,7 +118,10 @@ impl WaitArgs {
                 context.done(&state, &describe(&state))
             }
             Err(_) => {
-                let message = format!("wait for group `{name}`: not so after {}", human(context.timeout()));
+                let message = format!(
+                    "wait for group `{name}`: not so after {}",
+                    human(context.timeout())
+                );
                 let hint = format!("`quorate why {name}` says why; --timeout waits longer");
                 Err(Failure::new(Code::Failed, message).with_hint(hint).into())
             }
@@ -146,21 +162,41 @@ impl TransferArgs {
         }
         if self.abort {
             let done = client.abort_transfer(&name).await?;
-            return context.done(&done, &format!("the handover of group `{name}` is called off"));
+            return context.done(
+                &done,
+                &format!("the handover of group `{name}` is called off"),
+            );
         }
         if self.force {
-            context.confirm(self.careful, &format!("Revoke the tenure of `{name}`? Its holder cannot finish its work.")).await?;
+            context
+                .confirm(
+                    self.careful,
+                    &format!("Revoke the tenure of `{name}`? Its holder cannot finish its work."),
+                )
+                .await?;
         }
         let mut watching = Watching::start(&client, name.as_str());
         watching.until_synced().await.with_context(what)?;
-        let mode = if self.force { TransferMode::Force } else { TransferMode::Handover };
+        let mode = if self.force {
+            TransferMode::Force
+        } else {
+            TransferMode::Handover
+        };
         let done = client.transfer_group(&name, to.as_ref(), mode).await?;
         if self.no_wait {
-            return context.done(&done, &format!("transfer of group `{name}` ordered at revision {}", done.revision));
+            return context.done(
+                &done,
+                &format!(
+                    "transfer of group `{name}` ordered at revision {}",
+                    done.revision
+                ),
+            );
         }
         let moved = tokio::time::timeout(context.timeout(), async {
             loop {
-                if let Change::Group { moved: Some(moved), .. } = watching.next().await?
+                if let Change::Group {
+                    moved: Some(moved), ..
+                } = watching.next().await?
                     && moved.group == name
                 {
                     return anyhow::Ok(moved);
@@ -168,13 +204,27 @@ impl TransferArgs {
             }
         });
         let Ok(moved) = moved.await else {
-            let message = format!("{}: ordered, but nobody else leads it after {}", what(), human(context.timeout()));
-            let hint = format!("it goes on: `quorate why {name}` says how far; `quorate group transfer {name} --abort` calls it off");
+            let message = format!(
+                "{}: ordered, but nobody else leads it after {}",
+                what(),
+                human(context.timeout())
+            );
+            let hint = format!(
+                "it goes on: `quorate why {name}` says how far; `quorate group transfer {name} --abort` calls it off"
+            );
             return Err(Failure::new(Code::Failed, message).with_hint(hint).into());
         };
         let moved = moved.with_context(what)?;
-        let from = moved.from.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-        let sentence = format!("group `{name}`: {from} -> {}, tenure {}, without a holder for {}", moved.to, moved.tenure, human(moved.gap));
+        let from = moved
+            .from
+            .as_ref()
+            .map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        let sentence = format!(
+            "group `{name}`: {from} -> {}, tenure {}, without a holder for {}",
+            moved.to,
+            moved.tenure,
+            human(moved.gap)
+        );
         context.done(&moved, &sentence)
     }
 }

@@ -75,15 +75,24 @@ impl SpecArgs {
         let policy = match (self.policy, self.answers_min, base.policy) {
             (Some(Policy::Priority), None, _) => ElectionPolicy::Priority,
             (Some(Policy::Freshest), answers_min, _) => ElectionPolicy::Freshest { answers_min },
-            (None, Some(answers_min), ElectionPolicy::Freshest { .. }) => ElectionPolicy::Freshest { answers_min: Some(answers_min) },
+            (None, Some(answers_min), ElectionPolicy::Freshest { .. }) => {
+                ElectionPolicy::Freshest {
+                    answers_min: Some(answers_min),
+                }
+            }
             (_, Some(_), _) => {
                 let hint = "give --policy freshest with it";
-                return Err(Failure::usage("--answers-min is about the freshest policy").with_hint(hint).into());
+                return Err(Failure::usage("--answers-min is about the freshest policy")
+                    .with_hint(hint)
+                    .into());
             }
             (None, None, policy) => policy,
         };
         Ok(GroupSpec {
-            require: self.require.clone().map_or(base.require, |given| given.into_iter().collect()),
+            require: self
+                .require
+                .clone()
+                .map_or(base.require, |given| given.into_iter().collect()),
             prefer: self.prefer.clone().unwrap_or(base.prefer),
             policy,
             readiness: self.readiness.unwrap_or(base.readiness),
