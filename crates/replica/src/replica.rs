@@ -348,7 +348,8 @@ impl Replica {
     }
 
     /// Calls sent to a former leader: a command may have been appended there, so its outcome is unknown, and a server never proposes
-    /// such a command again (protocol, section 7). The others have no effect and are asked again of the next leader.
+    /// such a command again (protocol, section 7). Repeating the others has no effect but their own, so they are asked again of the
+    /// next leader; save a transfer to anyone.
     fn take_back_forwarded(&mut self, out: &mut Vec<Output>) {
         assert!(
             self.pending.forwards.is_empty(),
@@ -366,7 +367,15 @@ impl Replica {
                     call,
                     response: Response::Unknown,
                 }),
-                Request::KeepAlive { .. } | Request::Read | Request::TransferLeader { .. } => {
+                // The leadership has left the leader that was asked, which is all that was wanted. Asked again, the next
+                // leader would hand it on at once: its order to stand overtakes the answer.
+                Request::TransferLeader { to: None } => out.push(Output::Answer {
+                    call,
+                    response: Response::Transferring,
+                }),
+                Request::KeepAlive { .. }
+                | Request::Read
+                | Request::TransferLeader { to: Some(_) } => {
                     self.pending.queued.push_back(Queued {
                         origin: Origin::Local(call),
                         request,
@@ -401,8 +410,8 @@ impl Replica {
         {
             let (call, forwarded) = entry.remove_entry();
             let response = match forwarded.request {
-                Request::Propose(_) => Response::Unknown,
-                _ => Response::Refused(Refusal::NoLeader),
+                Request::Propose(_) | Request::TransferLeader { .. } => Response::Unknown,
+                Request::KeepAlive { .. } | Request::Read => Response::Refused(Refusal::NoLeader),
             };
             out.push(Output::Answer { call, response });
         }

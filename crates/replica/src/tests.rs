@@ -542,6 +542,24 @@ fn commands_that_wait_do_not_keep_out_keep_alives() {
     ));
 }
 
+/// The order to stand overtakes the answer: the new leader must not take the call back and hand the leadership on once more.
+#[test]
+fn a_transfer_asked_of_any_follower_moves_the_leadership_once() {
+    for place in 0..2 {
+        let mut cluster = Cluster::of(3);
+        cluster.run(ms(2_000));
+        let leader = cluster.leader();
+        let term = cluster.replicas[&leader].term();
+        let mut followers = (1..=3).map(ReplicaId).filter(|id| *id != leader);
+        let follower = followers.nth(place).expect("two of three follow");
+        let response = cluster.ask(follower, Request::TransferLeader { to: None });
+        assert_eq!(response, Response::Transferring);
+        cluster.run(ms(2_000));
+        assert_ne!(cluster.leader(), leader);
+        assert_eq!(cluster.replicas[&cluster.leader()].term(), term.next());
+    }
+}
+
 #[test]
 fn without_a_leader_calls_are_refused_as_not_applied() {
     let mut cluster = Cluster::of(3);
