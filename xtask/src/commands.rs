@@ -18,22 +18,23 @@ struct Shown {
 fn shown_in(page: &str, text: &str) -> Vec<Shown> {
     let mut fenced = false;
     let mut found = Vec::new();
-    for line in text.lines() {
+    for line in text.replace("\\\n", " ").lines() {
         if line.trim_start().starts_with("```") {
             fenced = !fenced;
             continue;
         }
         let line = line.trim();
-        let line = line.strip_prefix("$ ").unwrap_or(line);
-        let Some(rest) = line
-            .strip_prefix("./target/release/quorate ")
-            .or_else(|| line.strip_prefix("quorate "))
-        else {
-            continue;
+        let shown: Vec<&str> = if fenced {
+            vec![line.strip_prefix("$ ").unwrap_or(line)]
+        } else {
+            // Inside of backticks is every other piece.
+            line.split('`').skip(1).step_by(2).collect()
         };
-        if fenced {
-            found.push(parse(page, rest));
-        }
+        let commands = shown.into_iter().filter_map(|shown| {
+            let shown = shown.strip_prefix("./target/release/").unwrap_or(shown);
+            shown.strip_prefix("quorate ")
+        });
+        found.extend(commands.map(|rest| parse(page, rest)));
     }
     found
 }
@@ -107,15 +108,19 @@ fn commands_shown_in_our_pages_exist() {
 
 #[test]
 fn words_and_flags_of_shown_commands_are_found() {
-    let text = "quorate no fence\n```sh\n$ quorate group create orders/0001 --weight=2 -o json\nquorate contend a/1 --ttl 1s -- run --fast\n```\n";
+    let text = "quorate no fence, but `quorate why GROUP`\n```sh\n$ quorate group create orders/0001 --weight=2 -o json\nquorate contend a/1 \\\n  --ttl 1s -- run --fast\n```\n";
     let found = shown_in("p.md", text);
-    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
     assert_eq!(
         (found[0].words.join(" "), found[0].flags.join(" ")),
-        ("group create".into(), "--weight".into())
+        ("why".into(), String::new())
     );
     assert_eq!(
         (found[1].words.join(" "), found[1].flags.join(" ")),
+        ("group create".into(), "--weight".into())
+    );
+    assert_eq!(
+        (found[2].words.join(" "), found[2].flags.join(" ")),
         ("contend".into(), "--ttl".into())
     );
 }
