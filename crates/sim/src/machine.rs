@@ -151,6 +151,10 @@ impl World {
         let now = self.now;
         let clock = self.servers[server].clock;
         let running = self.running(server).expect("it is up");
+        if running.tick_at > now {
+            // An earlier tick moved on; there is a later one.
+            return;
+        }
         let due = clock.moment_of(running.replica.deadline());
         running.tick_at = Moment::NEVER;
         if due > now {
@@ -597,9 +601,10 @@ impl World {
         let (clean, rotten) = (self.servers[server].disk.fork(), self.servers[server].disk.fork());
         clean.kill();
         rotten.kill();
+        // Opening may begin a new segment: what rots was there before.
+        let names = quorate_storage::Disk::list(&clean).expect("a healthy disk lists its files");
         let options = LogOptions { create_if_missing: false, ..LogOptions::small() };
         let Ok((_, whole)) = FileLog::open(clean.clone(), options.clone()) else { return };
-        let names = quorate_storage::Disk::list(&clean).expect("a healthy disk lists its files");
         let logs: Vec<&String> = names.iter().filter(|name| name.starts_with("log")).collect();
         if logs.is_empty() {
             return;

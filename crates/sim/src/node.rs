@@ -281,10 +281,11 @@ impl World {
         let this = &mut self.nodes[node];
         let seq = this.lease.keep_alive_sent(reading);
         let (sender, mut server) = (this.sender(), this.server);
-        if self.setup.habits.wander && self.random.u8(..4) == 0 {
+        let stray = self.setup.habits.wander && self.random.u8(..4) == 0;
+        if stray {
             server = self.random.usize(..self.servers.len());
         }
-        self.send_up(sender, server, Up::KeepAlive { session, seq });
+        self.send_up(sender, server, Up::KeepAlive { session, seq, stray });
     }
 
     /// What a node does of its own accord.

@@ -29,8 +29,8 @@ pub(crate) enum Sender {
 pub(crate) enum Up {
     /// A stream begins, for a session where there is one already.
     Attach { session: Option<SessionKey> },
-    /// A keep-alive.
-    KeepAlive { session: SessionKey, seq: u64 },
+    /// A keep-alive; a stray one goes to another server than the one that the stream is at.
+    KeepAlive { session: SessionKey, seq: u64, stray: bool },
     /// A node's request; `tag` tells its answers apart.
     Ask { tag: u64, request: Request },
     /// A caller's request; `floor` is what was acknowledged to anybody before it began.
@@ -110,11 +110,19 @@ impl World {
             waiting.push_back(Event::Up { server, from, message });
             return;
         }
+        if let Sender::Node { node, life, stream } = from
+            && !matches!(*message, Up::Attach { .. } | Up::KeepAlive { stray: true, .. })
+            && !self.running(server).expect("it is running").streams.iter().any(|known| known.id == stream)
+        {
+            // Its beginning never came, or it broke: streams are connections, of which no part goes missing alone.
+            self.hang_up(server, node, life, stream);
+            return;
+        }
         match (from, *message) {
             (Sender::Node { node, life, stream }, Up::Attach { session }) => {
                 self.attach(server, node, life, stream, session);
             }
-            (Sender::Node { node, life, stream }, Up::KeepAlive { session, seq }) => {
+            (Sender::Node { node, life, stream }, Up::KeepAlive { session, seq, .. }) => {
                 let origin = Origin::KeepAlive { node, life, stream };
                 self.call(server, origin, Request::KeepAlive { session, seq });
             }
@@ -185,11 +193,15 @@ impl World {
 
     /// Sends something to a node.
     fn send_down(&mut self, server: usize, node: usize, life: u32, id: u64, message: Down) {
-        if self.network.is_node_cut(node, server) {
-            self.network.cut_off += 1;
-            return;
-        }
-        if self.network.loses() {
+        let cut = self.network.is_node_cut(node, server);
+        if cut || self.network.loses() {
+            self.network.cut_off += u64::from(cut);
+            if matches!(message, Down::Directive { .. } | Down::Standing { .. }) {
+                // A gap breaks the connection.
+                let running = self.running(server).expect("it is running");
+                running.streams.retain(|stream| stream.id != id);
+                self.hang_up(server, node, life, id);
+            }
             return;
         }
         let mut at = self.now + self.network.delay();

@@ -33,7 +33,10 @@ impl Positions {
             let Event::Directive { session, directive } = event else { continue };
             let DirectiveKind::Activate { predecessor: Some(predecessor), .. } = &directive.kind else { continue };
             let Some(released) = predecessor.position else { continue };
-            let group = state.group(&directive.tenure.group.name).filter(|group| group.key == directive.tenure.group);
+            // A policy that a later entry of the same batch set did not hold yet.
+            let group = state
+                .group(&directive.tenure.group.name)
+                .filter(|group| group.key == directive.tenure.group && group.spec_revision <= entry.revision);
             if !group.is_some_and(|group| matches!(group.spec.policy, ElectionPolicy::Freshest { .. })) {
                 continue;
             }
