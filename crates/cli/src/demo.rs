@@ -12,6 +12,7 @@ mod steps;
 use anyhow::Context as _;
 
 use crate::exit::{Code, Failure};
+use crate::signals::StopSignals;
 use report::Reporter;
 use stage::Stage;
 
@@ -43,50 +44,55 @@ impl DemoArgs {
             .tempdir()
             .context("make a temporary directory")?;
         let mut reporter = Reporter::new(self.json);
-        // Ctrl-C drops the stage, and with it every process that it started.
+        let mut signals = StopSignals::listen()?;
+        // A signal drops the stage, and with it every process that it started.
         let outcome = tokio::select! {
             outcome = self.play(directory.path(), &mut reporter) => outcome,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.context("listen for Ctrl-C")?;
-                Err(Failure::new(Code::Failed, "interrupted").into())
-            }
+            code = signals.next() => return Ok(code),
         };
-        outcome.map_err(|error| {
-            // Kept for whoever wants to know why.
-            let kept = directory.keep();
-            let hint = format!("the processes' logs and records are in {}", kept.display());
-            let message = format!("{error:#}");
-            Failure::new(Code::Failed, message).with_hint(hint).into()
-        })
+        match outcome {
+            Ok(stage) => {
+                if self.keep {
+                    let endpoints = stage.endpoints().join(",");
+                    reporter.say("the servers and nodes stay up until Ctrl-C:");
+                    reporter.say(&format!("export QUORATE_ENDPOINTS={endpoints}"));
+                    signals.next().await;
+                }
+                Ok(0)
+            }
+            Err(error) => {
+                // Kept for whoever wants to know why.
+                let kept = directory.keep();
+                let hint = format!("the processes' logs and records are in {}", kept.display());
+                Err(Failure::new(Code::Failed, format!("{error:#}"))
+                    .with_hint(hint)
+                    .into())
+            }
+        }
     }
 
+    /// Plays and judges; gives the stage with everything that runs on it where all is well.
     async fn play(
         &self,
         directory: &std::path::Path,
         reporter: &mut Reporter,
-    ) -> anyhow::Result<u8> {
+    ) -> anyhow::Result<Stage> {
         let mut stage = Stage::new(directory, self.groups, self.nodes, self.ttl_ms).await?;
         let played = steps::play(&mut stage, reporter).await;
-        let findings = stage.findings().await;
-        let summary = reporter.summary(
-            self.groups,
-            findings?,
-            stage.stale_writes_fenced(),
-            played.as_ref().err(),
-        );
+        let findings = match (stage.findings().await, &played) {
+            (Ok(findings), _) => findings,
+            // What went wrong first is what counts.
+            (Err(_), Err(_)) => record::Findings::default(),
+            (Err(error), Ok(())) => return Err(error),
+        };
+        let fenced = stage.stale_writes_fenced();
+        let summary = reporter.summary(self.groups, findings, fenced, played.as_ref().err());
         reporter.print(&summary)?;
         played?;
         if !summary.ok {
             return Err(Failure::new(Code::Failed, "a guarantee was violated").into());
         }
-        if self.keep {
-            reporter.say(&format!(
-                "the servers and nodes stay up until Ctrl-C:\nexport QUORATE_ENDPOINTS={}",
-                stage.endpoints().join(",")
-            ));
-            tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
-        }
-        Ok(0)
+        Ok(stage)
     }
 }
 

@@ -11,6 +11,7 @@ mod exit;
 mod hint;
 mod output;
 mod process;
+mod signals;
 mod watching;
 
 use std::process::ExitCode;

@@ -15,16 +15,15 @@ mod run;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use quorate_client::{
     ApiErrorKind, Client, ContenderSpec, GroupName, GroupSpec, LostCause, NodeName, NodeSpec,
     Position, ProposedConfiguration, Session, SessionEvent, SessionEvents, SessionOptions,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{duration, pair};
 use crate::context::{Context, group_name, node_name};
 use crate::exit::{Code, Failure};
+use crate::signals::StopSignals;
 use run::{Ended, Margins, Runs};
 
 /// Stands in groups and runs COMMAND for each one that is led.
@@ -346,27 +345,4 @@ async fn create_missing(client: &Client, groups: &[GroupName]) -> anyhow::Result
         }
     }
     Ok(())
-}
-
-/// SIGTERM and SIGINT, by which this command is asked to end.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
-        })
-    }
-
-    /// The exit code of one that was ended by the signal.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.terminate.recv() => 128 + 15,
-            _ = self.interrupt.recv() => 128 + 2,
-        }
-    }
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use quorate_server::config::{SnapshotFile, TimingFile, TlsFile};
 use quorate_server::{ConfigFile, RunningServer, Server, ServerConfig, StopReason};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
 use crate::output;
+use crate::signals::StopSignals;
 
 /// Runs a server. Each option can be set in the file, in the environment, or here; the latter counts.
 #[derive(Clone, Debug, clap::Args)]
@@ -172,16 +172,9 @@ pub(crate) fn start_logging(filter: &str) -> anyhow::Result<()> {
 
 /// Serves until asked to stop, or until a server stops on its own.
 pub(crate) async fn serve(servers: Vec<RunningServer>) -> anyhow::Result<u8> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let asked = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let mut signals = StopSignals::listen()?;
     let stopped = tokio::select! {
-        () = asked => None,
+        _ = signals.next() => None,
         reason = first_stop(&servers) => Some(reason),
     };
     for server in servers {

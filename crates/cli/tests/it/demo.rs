@@ -1,5 +1,6 @@
 //! `quorate demo`, small.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use crate::harness::{Process, eventually, is_alive, quorate, run};
@@ -34,9 +35,12 @@ fn the_demo_finds_no_overlap_and_fences_stale_writes() {
 
 #[test]
 fn all_processes_die_with_a_demo_that_is_killed() {
+    // What a killed demo leaves on disk goes with the test.
+    let directory = tempfile::tempdir().unwrap();
     let mut demo = Process::spawn(
         quorate()
             .args(["demo", "--groups", "20", "--nodes", "3", "--keep"])
+            .env("TMPDIR", directory.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );
@@ -51,6 +55,33 @@ fn all_processes_die_with_a_demo_that_is_killed() {
             (!is_alive(child)).then_some(())
         });
     }
+}
+
+#[test]
+fn a_demo_that_is_kept_serves_until_it_is_asked_to_end_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = Process::spawn(
+        quorate()
+            .args(["demo", "--groups", "10", "--nodes", "3", "--keep"])
+            .env("TMPDIR", directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null()),
+    );
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    let endpoints = lines
+        .map_while(Result::ok)
+        .find_map(|line| {
+            line.strip_prefix("export QUORATE_ENDPOINTS=")
+                .map(str::to_owned)
+        })
+        .expect("the endpoints are printed");
+    let groups = run(quorate().args(["--endpoints", &endpoints, "group", "list", "demo/"])).ok();
+    assert_eq!(groups.lines().count(), 1 + 10, "{groups}");
+    let children = children(demo.id());
+    demo.signal(rustix::process::Signal::INT);
+    assert_eq!(demo.wait(), 0);
+    assert!(children.len() >= 5 && !children.into_iter().any(is_alive));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 fn children(parent: u32) -> Vec<u32> {
