@@ -14,7 +14,9 @@ use crate::command::TenureKey;
 use crate::contract;
 use crate::elect::Bid;
 use crate::event::{Cause, Directive, DirectiveKind, Event, Phase, Predecessor};
-use crate::group::{COOLDOWNS_MAX, Cooldown, Criterion, Group, HISTORY_MAX, PastTenure, Tenure};
+use crate::group::{
+    COOLDOWNS_MAX, Cooldown, Criterion, Group, HISTORY_MAX, PastTenure, PendingKind, Tenure,
+};
 use crate::spec::Position;
 use crate::state::{GroupId, State};
 
@@ -412,12 +414,13 @@ pub(crate) fn activate(group: &mut Group, now: ClusterTime) {
     tenure.activated_at = Some(now);
     tenure.deadline = None;
     tenure.asked = OrdMap::new();
-    // A wish to leave this very node lives on; any other is fulfilled.
+    // An order to leave this very node lives on; any other wish is fulfilled. A voluntary one was about the tenure that
+    // ended: kept, it would move the new one before its minimum tenure (guarantee 9).
     let node = tenure.node.clone();
     if group
         .pending
         .as_ref()
-        .is_some_and(|p| p.from != node || p.from.is_none())
+        .is_some_and(|p| p.from != node || p.from.is_none() || p.kind == PendingKind::Spread)
     {
         group.pending = None;
     }

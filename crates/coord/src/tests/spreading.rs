@@ -224,6 +224,42 @@ fn a_higher_priority_takes_over_after_the_minimum_tenure_by_handover() {
 }
 
 #[test]
+fn a_voluntary_handover_that_ended_in_a_revocation_does_not_move_the_next_tenure_early() {
+    // Found by simulation: the wish to move the revoked tenure lived on and moved the old holder's next one at once.
+    let mut w = World::new();
+    w.create(
+        "g",
+        GroupSpec {
+            spread: false,
+            handover_deadline_ms: 1_000,
+            handover_overdue: OverduePolicy::Revoke,
+            ..spreading()
+        },
+    );
+    let (a, b) = (w.open("a"), w.open("b"));
+    w.contend(a, "g");
+    w.contend_at(b, "g", 1);
+    w.advance(5_000);
+    w.check("g", Phase::Draining, Some(a));
+    w.advance(1_000);
+    w.check("g", Phase::Revoking, Some(a));
+    done(&w.apply(Command::Withdraw {
+        session: b,
+        groups: vec![group("g")],
+    }));
+    w.release(a, "g", None);
+    while w.state.group(&group("g")).unwrap().phase != Phase::Active {
+        w.advance(50);
+    }
+    w.contend_at(b, "g", 1);
+    w.check("g", Phase::Active, Some(a));
+    w.advance(4_999);
+    w.check("g", Phase::Active, Some(a));
+    w.advance(1);
+    w.check("g", Phase::Draining, Some(a));
+}
+
+#[test]
 fn rebalancing_on_demand_moves_no_more_than_asked_and_only_the_prefix() {
     let mut w = World::new();
     let (a, b) = (w.open("a"), w.open("b"));
