@@ -177,16 +177,7 @@ impl Client {
         // A read has no effect: what may have been "applied" is simply asked again.
         self.attempts(call)
             .await
-            .map_err(|(error, _)| match error.kind {
-                ApiErrorKind::UnknownOutcome => Error::api(
-                    what,
-                    ApiError {
-                        kind: ApiErrorKind::Unreachable,
-                        ..error
-                    },
-                ),
-                _ => Error::api(what, error),
-            })
+            .map_err(|(error, _)| Error::api(what, error.of_read()))
     }
 
     /// A change: tried at each server, under one request id, until it is decided. Only the deadline leaves it unknown.

@@ -252,6 +252,8 @@ fn a_transfer_stops_command_before_the_next_one_starts() {
             .filter_map(|line| leads(line))
             .nth(1)
     });
+    let text = cluster.run(&["group", "transfer", "g", "--to", "n1"]).ok();
+    assert!(text.contains("is led by `n1` already"), "{text}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// How the message of every unknown outcome ends.
+const MAYBE_APPLIED: &str = "; it may have been applied";
+
 /// Why a call failed. Each kind has a stable code (`quorate-error` on the wire) that says what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -176,8 +179,19 @@ impl ApiError {
     pub fn unknown_outcome(message: impl fmt::Display) -> Self {
         Self::new(
             ApiErrorKind::UnknownOutcome,
-            format!("{message}; it may have been applied"),
+            format!("{message}{MAYBE_APPLIED}"),
         )
+    }
+
+    /// The failure of a read, which has no effect: an outcome that is not known means only that nobody answered.
+    #[must_use]
+    pub fn of_read(mut self) -> Self {
+        if self.kind == ApiErrorKind::UnknownOutcome {
+            self.kind = ApiErrorKind::Unreachable;
+            let answered = self.message.strip_suffix(MAYBE_APPLIED).map(str::to_owned);
+            self.message = answered.unwrap_or(self.message);
+        }
+        self
     }
 
     /// The same, to be tried again after a while.

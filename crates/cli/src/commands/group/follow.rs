@@ -183,6 +183,17 @@ impl TransferArgs {
             TransferMode::Handover
         };
         let done = client.transfer_group(&name, to.as_ref(), mode).await?;
+        // A handover to who leads already moves nothing, so there is no move to wait for.
+        let is_there = !self.force
+            && to.is_some()
+            && watching.follower().get(&name).and_then(GroupState::leader) == to.as_ref();
+        if is_there {
+            let said = format!(
+                "group `{name}` is led by `{}` already",
+                self.to.as_deref().unwrap_or_default()
+            );
+            return context.done(&done, &said);
+        }
         if self.no_wait {
             return context.done(
                 &done,
