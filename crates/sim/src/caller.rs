@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use quorate_coord::{
-    Command, ElectionPolicy, GroupSpec, NodeAdmission, Outcome, OverduePolicy, Rejection, Reply, RequestKey,
-    TransferMode,
+    Command, ElectionPolicy, GroupSpec, NodeAdmission, Outcome, OverduePolicy, Rejection, Reply,
+    RequestKey, TransferMode,
 };
 use quorate_replica::{Request, Response};
 use quorate_types::{LogIndex, RequestId, Revision, TraceId};
@@ -52,7 +52,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new() -> Self {
-        Self { operation: 0, current: None, known: BTreeMap::new(), specs: 0, tasks: VecDeque::new() }
+        Self {
+            operation: 0,
+            current: None,
+            known: BTreeMap::new(),
+            specs: 0,
+            tasks: VecDeque::new(),
+        }
     }
 
     /// Whether nothing of it is on its way.
@@ -80,7 +86,10 @@ impl World {
         this.operation += 1;
         let operation = this.operation;
         let current = this.current.as_ref().expect("an operation is on its way");
-        let message = Up::Call { floor: current.floor, request: current.request.clone() };
+        let message = Up::Call {
+            floor: current.floor,
+            request: current.request.clone(),
+        };
         let server = self.random.usize(..self.servers.len());
         self.send_up(Sender::Caller { caller, operation }, server, message);
         let patience = Duration::from_millis(self.random.u64(600..2_600));
@@ -91,12 +100,22 @@ impl World {
     /// A planted mistake: the retry is another request.
     fn rekey(&mut self, caller: usize) {
         let id = RequestId(self.random.u128(..));
-        if let Some(Operation { request: Request::Propose(proposal), .. }) = &mut self.callers[caller].current {
+        if let Some(Operation {
+            request: Request::Propose(proposal),
+            ..
+        }) = &mut self.callers[caller].current
+        {
             proposal.request = RequestKey::Caller(id);
         }
     }
 
-    pub(crate) fn on_answer(&mut self, caller: usize, operation: u64, server: usize, response: Response) {
+    pub(crate) fn on_answer(
+        &mut self,
+        caller: usize,
+        operation: u64,
+        server: usize,
+        response: Response,
+    ) {
         let now = self.now;
         let this = &mut self.callers[caller];
         if this.operation != operation || this.current.is_none() {
@@ -109,16 +128,23 @@ impl World {
         this.operation += 1;
         let operation = this.operation;
         let retries = matches!(response, Response::Unknown | Response::Refused(_))
-            && !matches!(this.current.as_ref().map(|c| &c.request), Some(Request::TransferLeader { .. }));
+            && !matches!(
+                this.current.as_ref().map(|c| &c.request),
+                Some(Request::TransferLeader { .. })
+            );
         let wait = if retries {
             Duration::from_millis(self.random.u64(20..300))
         } else {
             let done = this.current.take().expect("it was just seen");
             self.stats.operations += 1;
             if let Response::Applied { outcome, index } = response {
-                let verdict = self.checkers.acknowledged.on_acknowledged(index, done.trace, &self.checkers.log);
+                let verdict = self.checkers.acknowledged.on_acknowledged(
+                    index,
+                    done.trace,
+                    &self.checkers.log,
+                );
                 self.judge(verdict);
-                self.learn(caller, &done, outcome);
+                self.learn(caller, &done, &outcome);
             }
             let most = u64::try_from(self.setup.think_max.as_micros()).expect("short");
             Duration::from_micros(self.random.u64(0..most))
@@ -130,12 +156,18 @@ impl World {
     /// Draws the next operation.
     fn choose(&mut self, caller: usize) -> Operation {
         let floor = self.checkers.acknowledged.newest();
-        let plain = |request| Operation { request, trace: TraceId::default(), floor, writes: None };
+        let plain = |request| Operation {
+            request,
+            trace: TraceId::default(),
+            floor,
+            writes: None,
+        };
         if let Some(command) = self.callers[caller].tasks.pop_front() {
             return self.propose(command, floor, None);
         }
-        let owned: Vec<usize> =
-            (0..self.groups.len()).filter(|group| group % self.callers.len() == caller).collect();
+        let owned: Vec<usize> = (0..self.groups.len())
+            .filter(|group| group % self.callers.len() == caller)
+            .collect();
         if !owned.is_empty() && self.random.u8(..10) < 6 {
             let group = owned[self.random.usize(..owned.len())];
             let command = self.write_group(caller, group);
@@ -146,24 +178,47 @@ impl World {
         let calm = self.is_calm();
         let violent = !calm && self.random.u32(..100) < self.setup.habits.violence;
         let group = self.groups[self.random.usize(..self.groups.len())].clone();
-        let node = self.nodes[self.random.usize(..self.nodes.len())].spec.name.clone();
+        let node = self.nodes[self.random.usize(..self.nodes.len())]
+            .spec
+            .name
+            .clone();
         let to = self.random.bool().then(|| node.clone());
         let command = match self.random.u8(..20) {
             _ if calm => return plain(Request::Read),
-            0..=1 if violent => Command::Transfer { group, to, mode: TransferMode::Force },
+            0..=1 if violent => Command::Transfer {
+                group,
+                to,
+                mode: TransferMode::Force,
+            },
             2 if violent => match self.random_session() {
-                Some(session) => Command::RevokeSession { session: session.id },
+                Some(session) => Command::RevokeSession {
+                    session: session.id,
+                },
                 None => return plain(Request::Read),
             },
-            3..=5 => Command::Transfer { group, to, mode: TransferMode::Handover },
+            3..=5 => Command::Transfer {
+                group,
+                to,
+                mode: TransferMode::Handover,
+            },
             6 => Command::AbortTransfer { group },
             7 => {
-                let admission = [NodeAdmission::Open, NodeAdmission::Open, NodeAdmission::Cordoned, NodeAdmission::Draining]
-                    [self.random.usize(..4)];
+                let admission = [
+                    NodeAdmission::Open,
+                    NodeAdmission::Open,
+                    NodeAdmission::Cordoned,
+                    NodeAdmission::Draining,
+                ][self.random.usize(..4)];
                 Command::AdmitNode { node, admission }
             }
-            8 => Command::Rebalance { prefix: String::new(), moves_max: self.random.u32(1..20) },
-            9..=10 => Command::OpenSession { ttl_ms: self.random.u64(200..2_000), node: None },
+            8 => Command::Rebalance {
+                prefix: String::new(),
+                moves_max: self.random.u32(1..20),
+            },
+            9..=10 => Command::OpenSession {
+                ttl_ms: self.random.u64(200..2_000),
+                node: None,
+            },
             11 if self.random.u8(..4) == 0 => return plain(Request::TransferLeader { to: None }),
             _ => return plain(Request::Read),
         };
@@ -175,9 +230,16 @@ impl World {
         let trace = trace_of(&key);
         let request = Request::Propose(Box::new(proposal(key, trace, command)));
         if let Some(group) = writes {
-            self.checkers.acknowledged.on_fate(&self.groups[group], Fate::Unknown);
+            self.checkers
+                .acknowledged
+                .on_fate(&self.groups[group], Fate::Unknown);
         }
-        Operation { request, trace, floor, writes }
+        Operation {
+            request,
+            trace,
+            floor,
+            writes,
+        }
     }
 
     fn random_session(&mut self) -> Option<quorate_coord::SessionKey> {
@@ -192,16 +254,30 @@ impl World {
     /// The next write of a group that this caller owns; `Advance` stands for none.
     fn write_group(&mut self, caller: usize, group: usize) -> Command {
         let name = self.groups[group].clone();
-        let known = self.callers[caller].known.get(&group).copied().unwrap_or(Known::Gone);
+        let known = self.callers[caller]
+            .known
+            .get(&group)
+            .copied()
+            .unwrap_or(Known::Gone);
         let spec = self.draw_spec(caller);
         match known {
-            Known::Gone => Command::CreateGroups { groups: vec![(name, spec)] },
+            Known::Gone => Command::CreateGroups {
+                groups: vec![(name, spec)],
+            },
             Known::Exists(revision) => {
                 let expected = revision.filter(|_| self.random.u8(..4) > 0);
-                let deletes = !self.is_calm() && self.random.u32(..300) < self.setup.habits.violence;
+                let deletes =
+                    !self.is_calm() && self.random.u32(..300) < self.setup.habits.violence;
                 match self.random.u8(..4) {
-                    _ if deletes => Command::DeleteGroup { group: name, expected },
-                    0 => Command::UpdateGroup { group: name, spec, expected },
+                    _ if deletes => Command::DeleteGroup {
+                        group: name,
+                        expected,
+                    },
+                    0 => Command::UpdateGroup {
+                        group: name,
+                        spec,
+                        expected,
+                    },
                     _ => Command::Advance,
                 }
             }
@@ -214,19 +290,35 @@ impl World {
         let specs = this.specs;
         let random = &mut self.random;
         let policy = match random.u8(..4) {
-            0 => ElectionPolicy::Freshest { answers_min: random.bool().then(|| random.u32(1..3)) },
+            0 => ElectionPolicy::Freshest {
+                answers_min: random.bool().then(|| random.u32(1..3)),
+            },
             _ => ElectionPolicy::Priority,
         };
-        let zoned = |random: &mut fastrand::Rng| ("zone".to_owned(), ["a", "b"][random.usize(..2)].to_owned());
+        let zoned = |random: &mut fastrand::Rng| {
+            ("zone".to_owned(), ["a", "b"][random.usize(..2)].to_owned())
+        };
         let cooldown_ms = random.u64(0..800);
         GroupSpec {
-            require: if random.u8(..6) == 0 { [zoned(random)].into() } else { Default::default() },
-            prefer: if random.u8(..3) == 0 { vec![zoned(random)] } else { Vec::new() },
+            require: if random.u8(..6) == 0 {
+                [zoned(random)].into()
+            } else {
+                Default::default()
+            },
+            prefer: if random.u8(..3) == 0 {
+                vec![zoned(random)]
+            } else {
+                Vec::new()
+            },
             policy,
             readiness: random.bool(),
-            prepare_deadline_ms: random.u64(200..2_000),
+            prepare_deadline_ms: random.u64(400..2_000),
             handover_deadline_ms: random.u64(200..3_000) + specs,
-            handover_overdue: if random.bool() { OverduePolicy::Abort } else { OverduePolicy::Revoke },
+            handover_overdue: if random.bool() {
+                OverduePolicy::Abort
+            } else {
+                OverduePolicy::Revoke
+            },
             minimum_tenure_ms: random.u64(0..3_000),
             cooldown_ms,
             cooldown_max_ms: cooldown_ms + random.u64(0..2_500),
@@ -236,13 +328,19 @@ impl World {
     }
 
     /// The only writer of a group learns what became of its write.
-    fn learn(&mut self, caller: usize, done: &Operation, outcome: Outcome) {
-        let Request::Propose(proposal) = &done.request else { return };
-        if let Ok(Reply::SessionOpened { session, .. }) = &outcome {
+    fn learn(&mut self, caller: usize, done: &Operation, outcome: &Outcome) {
+        let Request::Propose(proposal) = &done.request else {
+            return;
+        };
+        if let Ok(Reply::SessionOpened { session, .. }) = outcome {
             self.loose_sessions.push(*session);
         }
         let Some(group) = done.writes else { return };
-        let before = self.callers[caller].known.get(&group).copied().unwrap_or(Known::Gone);
+        let before = self.callers[caller]
+            .known
+            .get(&group)
+            .copied()
+            .unwrap_or(Known::Gone);
         let surprise = |what: String| {
             Err(Violation {
                 checker: "acknowledged_writes_survive",
@@ -250,13 +348,19 @@ impl World {
                 what,
             })
         };
-        let after = match (&proposal.command, &outcome) {
-            (Command::CreateGroups { .. } | Command::UpdateGroup { .. }, Ok(Reply::Done { revision })) => {
-                Known::Exists(Some(*revision))
-            }
+        let after = match (&proposal.command, outcome) {
+            (
+                Command::CreateGroups { .. } | Command::UpdateGroup { .. },
+                Ok(Reply::Done { revision }),
+            ) => Known::Exists(Some(*revision)),
             (Command::DeleteGroup { .. }, Ok(_)) => Known::Gone,
-            (Command::CreateGroups { .. }, Err(Rejection::GroupExists { .. })) if before == Known::Gone => {
-                let what = format!("group {:?} exists, though its only writer deleted or never created it", self.groups[group]);
+            (Command::CreateGroups { .. }, Err(Rejection::GroupExists { .. }))
+                if before == Known::Gone =>
+            {
+                let what = format!(
+                    "group {:?} exists, though its only writer deleted or never created it",
+                    self.groups[group]
+                );
                 self.judge(surprise(what));
                 before
             }
@@ -264,9 +368,14 @@ impl World {
             (_, Err(Rejection::GroupDeleting { .. })) => before,
             (
                 Command::UpdateGroup { .. } | Command::DeleteGroup { .. },
-                Err(rejection @ (Rejection::UnknownGroup { .. } | Rejection::RevisionMismatch { .. })),
+                Err(
+                    rejection @ (Rejection::UnknownGroup { .. }
+                    | Rejection::RevisionMismatch { .. }),
+                ),
             ) => {
-                self.judge(surprise(format!("its only writer knows {before:?} and was told: {rejection}")));
+                self.judge(surprise(format!(
+                    "its only writer knows {before:?} and was told: {rejection}"
+                )));
                 before
             }
             (_, _) => before,
@@ -277,6 +386,8 @@ impl World {
             Known::Exists(Some(revision)) => Fate::Exists { revision },
             Known::Exists(None) => Fate::Unknown,
         };
-        self.checkers.acknowledged.on_fate(&self.groups[group], fate);
+        self.checkers
+            .acknowledged
+            .on_fate(&self.groups[group], fate);
     }
 }

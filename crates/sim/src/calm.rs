@@ -8,6 +8,7 @@ use quorate_types::LogIndex;
 
 use crate::checkers::Violation;
 use crate::clock::Moment;
+use crate::plant::Plant;
 use crate::world::{Event, World};
 
 /// A write is acknowledged this long after faults ceased, at the latest: restarts, four election timeouts, clients' patience.
@@ -45,9 +46,16 @@ impl World {
     /// Faults cease.
     pub(crate) fn heal(&mut self) {
         let now = self.now;
-        self.trace.note(now, 40, [0; 3], || "faults cease".to_owned());
-        self.calm = Some(Calm { since: now, acknowledged: self.checkers.acknowledged.newest(), quiet: None });
-        self.network.heal();
+        self.trace
+            .note(now, 40, [0; 3], || "faults cease".to_owned());
+        self.calm = Some(Calm {
+            since: now,
+            acknowledged: self.checkers.acknowledged.newest(),
+            quiet: None,
+        });
+        if !self.is_planted(Plant::NeverHeals) {
+            self.network.heal();
+        }
         for server in 0..self.servers.len() {
             let this = &mut self.servers[server];
             this.disk.set_capacity(None);
@@ -61,7 +69,10 @@ impl World {
         self.resume_nodes();
         for node in 0..self.nodes.len() {
             let node = self.nodes[node].spec.name.clone();
-            self.callers[0].tasks.push_back(Command::AdmitNode { node, admission: NodeAdmission::Open });
+            self.callers[0].tasks.push_back(Command::AdmitNode {
+                node,
+                admission: NodeAdmission::Open,
+            });
         }
         self.at(now, Event::Calm);
     }
@@ -73,7 +84,10 @@ impl World {
         let (since, acknowledged, quiet) = (calm.since, calm.acknowledged, calm.quiet);
         let lasted = now.since(since);
         if lasted > WRITE_BOUND && self.checkers.acknowledged.newest() <= acknowledged {
-            let what = format!("no write was acknowledged within {lasted:?} of calm: {}", self.picture());
+            let what = format!(
+                "no write was acknowledged within {lasted:?} of calm: {}",
+                self.picture()
+            );
             self.judge(not_live(what));
             return;
         }
@@ -87,7 +101,10 @@ impl World {
                 self.calm.as_mut().expect("it is calm").quiet = Some((now, target));
             }
             None if lasted > CALM_MAX => {
-                let what = format!("only {} operations within {lasted:?} of calm", self.stats.operations);
+                let what = format!(
+                    "only {} operations within {lasted:?} of calm",
+                    self.stats.operations
+                );
                 self.judge(not_live(what));
                 return;
             }
@@ -112,26 +129,46 @@ impl World {
     }
 
     fn has_converged(&self, target: LogIndex) -> bool {
-        self.servers.iter().all(|server| server.running.as_ref().is_some_and(|r| r.replica.applied() >= target))
+        self.servers.iter().all(|server| {
+            server
+                .running
+                .as_ref()
+                .is_some_and(|r| r.replica.applied() >= target)
+        })
     }
 
     fn newest_state(&self) -> Option<quorate_coord::State> {
-        let replicas = self.servers.iter().filter_map(|server| server.running.as_ref()).map(|r| &r.replica);
-        replicas.max_by_key(|replica| replica.applied()).map(|replica| replica.state().clone())
+        let replicas = self
+            .servers
+            .iter()
+            .filter_map(|server| server.running.as_ref())
+            .map(|r| &r.replica);
+        replicas
+            .max_by_key(|replica| replica.applied())
+            .map(|replica| replica.state().clone())
     }
 
     /// Everything has settled: the last look.
     fn end(&mut self) {
         self.over = true;
         for server in 0..self.servers.len() {
-            let running = self.servers[server].running.as_ref().expect("all have converged");
+            let running = self.servers[server]
+                .running
+                .as_ref()
+                .expect("all have converged");
             running.replica.check_invariants();
             running.replica.state().check_invariants();
-            let verdict = self.checkers.digests.on_state(server, running.replica.state());
+            let verdict = self
+                .checkers
+                .digests
+                .on_state(server, running.replica.state());
             self.judge(verdict);
         }
         let state = self.newest_state().expect("all are running");
-        let verdict = self.checkers.acknowledged.on_end(&state, &self.checkers.log);
+        let verdict = self
+            .checkers
+            .acknowledged
+            .on_end(&state, &self.checkers.log);
         self.judge(verdict);
     }
 

@@ -37,7 +37,11 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}\n  guarantee: {}", self.checker, self.what, self.guarantee)
+        write!(
+            f,
+            "{}: {}\n  guarantee: {}",
+            self.checker, self.what, self.guarantee
+        )
     }
 }
 

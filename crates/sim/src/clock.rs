@@ -26,20 +26,31 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Self;
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl Sub<Duration> for Moment {
     type Output = Self;
     fn sub(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl fmt::Debug for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0 / 1_000_000_000, self.0 / 1_000 % 1_000_000)
+        write!(
+            f,
+            "{}.{:06}",
+            self.0 / 1_000_000_000,
+            self.0 / 1_000 % 1_000_000
+        )
     }
 }
 
@@ -83,7 +94,9 @@ impl Clock {
     /// How much true time passes while it counts `local`.
     #[must_use]
     pub fn true_duration(self, local: Duration) -> Duration {
-        Duration::from_nanos(u64::try_from(local.as_nanos() * MILLION / self.rate()).unwrap_or(u64::MAX))
+        Duration::from_nanos(
+            u64::try_from(local.as_nanos() * MILLION / self.rate()).unwrap_or(u64::MAX),
+        )
     }
 }
 
@@ -94,7 +107,10 @@ mod tests {
     #[test]
     fn the_moment_of_a_reading_is_the_first_that_shows_it() {
         for rate_ppm in [-4_970, -1, 0, 1, 4_970] {
-            let clock = Clock { origin: Time(777), rate_ppm };
+            let clock = Clock {
+                origin: Time(777),
+                rate_ppm,
+            };
             for reading in [778_u64, 1_000, 123_456_789, 60_000_000_000] {
                 let moment = clock.moment_of(Time(reading));
                 assert!(clock.reading(moment) >= Time(reading));

@@ -7,13 +7,23 @@ use quorate_wire::api;
 /// A tenure's identity.
 #[must_use]
 pub fn tenure_id(key: &TenureKey) -> api::TenureId {
-    api::TenureId { group: key.group.name.clone(), incarnation: key.group.created, number: key.number }
+    api::TenureId {
+        group: key.group.name.clone(),
+        incarnation: key.group.created,
+        number: key.number,
+    }
 }
 
 /// The other way round.
 #[must_use]
 pub fn tenure_key(id: &api::TenureId) -> TenureKey {
-    TenureKey { group: GroupKey { name: id.group.clone(), created: id.incarnation }, number: id.number }
+    TenureKey {
+        group: GroupKey {
+            name: id.group.clone(),
+            created: id.incarnation,
+        },
+        number: id.number,
+    }
 }
 
 /// A cause.
@@ -44,7 +54,9 @@ pub fn predecessor(predecessor: coord::Predecessor) -> api::Predecessor {
     api::Predecessor {
         number: predecessor.number,
         outcome: cause(predecessor.outcome),
-        position: predecessor.position.map(|position| api::Position(position.0)),
+        position: predecessor
+            .position
+            .map(|position| api::Position(position.0)),
     }
 }
 
@@ -54,15 +66,31 @@ pub fn directive_kind(kind: coord::DirectiveKind) -> api::DirectiveKind {
     use coord::DirectiveKind as From;
     match kind {
         From::Poll { token, deadline_ms } => api::DirectiveKind::Poll { token, deadline_ms },
-        From::Prepare { token, deadline_ms, predecessor: before } => {
-            api::DirectiveKind::Prepare { token, deadline_ms, predecessor: before.map(predecessor) }
-        }
-        From::Activate { token, predecessor: before } => {
-            api::DirectiveKind::Activate { token, predecessor: before.map(predecessor) }
-        }
+        From::Prepare {
+            token,
+            deadline_ms,
+            predecessor: before,
+        } => api::DirectiveKind::Prepare {
+            token,
+            deadline_ms,
+            predecessor: before.map(predecessor),
+        },
+        From::Activate {
+            token,
+            predecessor: before,
+        } => api::DirectiveKind::Activate {
+            token,
+            predecessor: before.map(predecessor),
+        },
         From::CatchUp => api::DirectiveKind::CatchUp,
         From::StandBy => api::DirectiveKind::StandBy,
-        From::Drain { deadline_ms, successor } => api::DirectiveKind::Drain { deadline_ms, successor },
+        From::Drain {
+            deadline_ms,
+            successor,
+        } => api::DirectiveKind::Drain {
+            deadline_ms,
+            successor,
+        },
         From::Continue => api::DirectiveKind::Continue,
         From::Revoke => api::DirectiveKind::Revoke,
         From::Ended { cause: why } => api::DirectiveKind::Ended { cause: cause(why) },

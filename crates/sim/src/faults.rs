@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::plant::Plant;
 use crate::setup::Setup;
 use crate::world::{Event, World};
 
@@ -153,8 +154,15 @@ const KINDS: usize = 19;
 /// Draws a plan: at least ten faults, all over before the calm.
 #[must_use]
 pub fn plan(random: &mut fastrand::Rng, setup: &Setup) -> Vec<(Duration, Fault)> {
-    let mut weights: Vec<u32> =
-        (0..KINDS).map(|_| if random.u8(..5) < 3 { random.u32(1..10) } else { 0 }).collect();
+    let mut weights: Vec<u32> = (0..KINDS)
+        .map(|_| {
+            if random.u8(..5) < 3 {
+                random.u32(1..10)
+            } else {
+                0
+            }
+        })
+        .collect();
     if weights.iter().sum::<u32>() == 0 {
         weights[random.usize(..KINDS)] = 1;
     }
@@ -187,28 +195,62 @@ fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: usize) -> Fault {
     let node = random.usize(..setup.nodes);
     // Mostly short, sometimes long.
     let mut lasts = |short: u64, long: u64| {
-        Duration::from_millis(if random.u8(..3) > 0 { random.u64(1..=short) } else { random.u64(short..=long) })
+        Duration::from_millis(if random.u8(..3) > 0 {
+            random.u64(1..=short)
+        } else {
+            random.u64(short..=long)
+        })
     };
     let (brief, outage) = (lasts(800, 5_000), lasts(1_500, 8_000));
     let ttl_max = setup.ttl_ms.1;
     let pause_node = lasts(ttl_max, (ttl_max * 10).min(9_000));
     let pause_server = lasts(300, 6_000);
     match kind {
-        0 => Fault::Crash { server, power: random.bool(), down: brief },
-        1 => Fault::CrashAtOutput { server, outputs: random.u32(0..200), power: random.bool() },
-        2 => Fault::PowerCutInWrite { server, operations: random.u64(0..40) },
+        0 => Fault::Crash {
+            server,
+            power: random.bool(),
+            down: brief,
+        },
+        1 => Fault::CrashAtOutput {
+            server,
+            outputs: random.u32(0..200),
+            power: random.bool(),
+        },
+        2 => Fault::PowerCutInWrite {
+            server,
+            operations: random.u64(0..40),
+        },
         3 => Fault::PowerLoss { down: brief },
         4 => Fault::FailedSync { server },
-        5 => Fault::FullDisk { server, lasts: outage },
-        6 => Fault::SlowDisk { server, latency: Duration::from_millis(random.u64(5..600)), lasts: outage },
-        7 => Fault::PauseServer { server, lasts: pause_server },
-        8 => Fault::PauseNode { node, lasts: pause_node },
+        5 => Fault::FullDisk {
+            server,
+            lasts: outage,
+        },
+        6 => Fault::SlowDisk {
+            server,
+            latency: Duration::from_millis(random.u64(5..600)),
+            lasts: outage,
+        },
+        7 => Fault::PauseServer {
+            server,
+            lasts: pause_server,
+        },
+        8 => Fault::PauseNode {
+            node,
+            lasts: pause_node,
+        },
         9 => Fault::KillNode { node, down: brief },
         10 | 11 => partition(random, setup, server, outage),
         12 => {
             let all = random.bool();
-            let servers = (0..setup.replicas).filter(|_| all || random.bool()).collect();
-            Fault::CutNode { node, servers, lasts: outage }
+            let servers = (0..setup.replicas)
+                .filter(|_| all || random.bool())
+                .collect();
+            Fault::CutNode {
+                node,
+                servers,
+                lasts: outage,
+            }
         }
         13 => Fault::Storm {
             loss_ppm: random.u32(0..300_000),
@@ -217,10 +259,20 @@ fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: usize) -> Fault {
             slower: random.u32(1..20),
             lasts: outage,
         },
-        14 => Fault::Reset { a: server, b: (server + 1) % setup.replicas },
+        14 => Fault::Reset {
+            a: server,
+            b: (server + 1) % setup.replicas,
+        },
         15 => Fault::MassReconnect,
-        16 => Fault::LateDirectives { server, by: Duration::from_millis(random.u64(10..3_000)), lasts: outage },
-        17 if random.bool() => Fault::Burst { server, calls: random.usize(10..400) },
+        16 => Fault::LateDirectives {
+            server,
+            by: Duration::from_millis(random.u64(10..3_000)),
+            lasts: outage,
+        },
+        17 if random.bool() => Fault::Burst {
+            server,
+            calls: random.usize(10..400),
+        },
         17 => Fault::HandOver,
         _ => Fault::Rot { server },
     }
@@ -231,21 +283,47 @@ fn partition(random: &mut fastrand::Rng, setup: &Setup, server: usize, lasts: Du
     let all = || 0..setup.replicas;
     let pairs = all().flat_map(|a| all().filter(move |b| *b != a).map(move |b| (a, b)));
     let (kind, cuts): (_, Vec<_>) = match random.u8(..6) {
-        0 => ("partition: one server off", pairs.filter(|(a, b)| *a == server || *b == server).collect()),
+        0 => (
+            "partition: one server off",
+            pairs
+                .filter(|(a, b)| *a == server || *b == server)
+                .collect(),
+        ),
         1 => {
             let side: Vec<bool> = all().map(|_| random.bool()).collect();
-            ("partition: halves", pairs.filter(|(a, b)| side[*a] != side[*b]).collect())
+            (
+                "partition: halves",
+                pairs.filter(|(a, b)| side[*a] != side[*b]).collect(),
+            )
         }
-        2 => ("partition: deaf", pairs.filter(|(_, b)| *b == server).collect()),
-        3 => ("partition: mute", pairs.filter(|(a, _)| *a == server).collect()),
-        4 => ("partition: all but one pivot", pairs.filter(|(a, b)| *a != server && *b != server).collect()),
+        2 => (
+            "partition: deaf",
+            pairs.filter(|(_, b)| *b == server).collect(),
+        ),
+        3 => (
+            "partition: mute",
+            pairs.filter(|(a, _)| *a == server).collect(),
+        ),
+        4 => (
+            "partition: all but one pivot",
+            pairs
+                .filter(|(a, b)| *a != server && *b != server)
+                .collect(),
+        ),
         _ => {
             let other = random.usize(..setup.replicas);
-            let pair = |(a, b): &(usize, usize)| (*a, *b) == (server, other) || (*b, *a) == (server, other);
+            let pair = |(a, b): &(usize, usize)| {
+                (*a, *b) == (server, other) || (*b, *a) == (server, other)
+            };
             ("partition: one pair", pairs.filter(pair).collect())
         }
     };
-    Fault::Partition { kind, cuts, breaks: random.bool(), lasts }
+    Fault::Partition {
+        kind,
+        cuts,
+        breaks: random.bool(),
+        lasts,
+    }
 }
 
 impl Fault {
@@ -282,22 +360,39 @@ impl World {
     pub(crate) fn strike(&mut self, at: usize) {
         let fault = self.setup.plan[at].1.clone();
         let now = self.now;
-        self.trace.note(now, 1, [at as u64, 0, 0], || format!("fault: {fault:?}"));
+        self.trace
+            .note(now, 1, [at as u64, 0, 0], || format!("fault: {fault:?}"));
         self.stats.fault(fault.kind());
         let mut lasting = None;
         match fault {
-            Fault::Crash { server, power, down } => self.crash(server, power, down),
-            Fault::CrashAtOutput { server, outputs, power } => {
+            Fault::Crash {
+                server,
+                power,
+                down,
+            } => self.crash(server, power, down),
+            Fault::CrashAtOutput {
+                server,
+                outputs,
+                power,
+            } => {
                 self.servers[server].crash_after = Some((outputs, power));
             }
-            Fault::PowerCutInWrite { server, operations } => self.servers[server].disk.cut_power_after(operations),
-            Fault::PowerLoss { down } => (0..self.servers.len()).for_each(|server| self.crash(server, true, down)),
+            Fault::PowerCutInWrite { server, operations } => {
+                self.servers[server].disk.cut_power_after(operations);
+            }
+            Fault::PowerLoss { down } => {
+                (0..self.servers.len()).for_each(|server| self.crash(server, true, down));
+            }
             Fault::FailedSync { server } => self.servers[server].disk.fail_syncs(1),
             Fault::FullDisk { server, lasts } => {
                 self.servers[server].disk.set_capacity(Some(0));
                 lasting = Some(lasts);
             }
-            Fault::SlowDisk { server, latency, lasts } => {
+            Fault::SlowDisk {
+                server,
+                latency,
+                lasts,
+            } => {
                 self.servers[server].disk.set_latency(latency);
                 lasting = Some(lasts);
             }
@@ -305,7 +400,12 @@ impl World {
             Fault::PauseServer { server, lasts } => self.pause_server(server, lasts),
             Fault::PauseNode { node, lasts } => self.pause_node(node, lasts),
             Fault::KillNode { node, down } => self.kill_node(node, down),
-            Fault::Partition { cuts, breaks, lasts, .. } => {
+            Fault::Partition {
+                cuts,
+                breaks,
+                lasts,
+                ..
+            } => {
                 for (from, to) in cuts {
                     self.network.cut(from, to);
                     if breaks {
@@ -314,13 +414,23 @@ impl World {
                 }
                 lasting = Some(lasts);
             }
-            Fault::CutNode { node, servers, lasts } => {
+            Fault::CutNode {
+                node,
+                servers,
+                lasts,
+            } => {
                 for server in servers {
                     self.network.cut_node(node, server);
                 }
                 lasting = Some(lasts);
             }
-            Fault::Storm { loss_ppm, duplicate_ppm, reorder_ppm, slower, lasts } => {
+            Fault::Storm {
+                loss_ppm,
+                duplicate_ppm,
+                reorder_ppm,
+                slower,
+                lasts,
+            } => {
                 let base = self.network.base;
                 let quality = &mut self.network.quality;
                 (quality.loss_ppm, quality.duplicate_ppm) = (loss_ppm, duplicate_ppm);
@@ -344,19 +454,25 @@ impl World {
 
     /// A lasting fault ends.
     pub(crate) fn relent(&mut self, at: usize) {
-        if self.is_calm() {
+        if self.is_calm() || self.is_planted(Plant::NeverHeals) {
             // The calm lifted everything at once.
             return;
         }
         match self.setup.plan[at].1.clone() {
             Fault::FullDisk { server, .. } => self.servers[server].disk.set_capacity(None),
             Fault::SlowDisk { server, .. } => self.servers[server].disk.set_latency(Duration::ZERO),
-            Fault::Partition { cuts, .. } => cuts.iter().for_each(|(from, to)| self.network.mend(*from, *to)),
+            Fault::Partition { cuts, .. } => cuts
+                .iter()
+                .for_each(|(from, to)| self.network.mend(*from, *to)),
             Fault::CutNode { node, servers, .. } => {
-                servers.iter().for_each(|server| self.network.mend_node(node, *server));
+                servers
+                    .iter()
+                    .for_each(|server| self.network.mend_node(node, *server));
             }
             Fault::Storm { .. } => self.network.quality = self.network.base,
-            Fault::LateDirectives { server, .. } => self.servers[server].directives_late = Duration::ZERO,
+            Fault::LateDirectives { server, .. } => {
+                self.servers[server].directives_late = Duration::ZERO;
+            }
             _ => {}
         }
     }

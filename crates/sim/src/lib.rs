@@ -18,6 +18,7 @@ pub mod node;
 pub mod options;
 pub mod plant;
 pub mod resource;
+pub mod restart;
 pub mod run;
 pub mod setup;
 pub mod stats;

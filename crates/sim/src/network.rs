@@ -29,7 +29,12 @@ impl Quality {
     /// A healthy network of the same distances.
     #[must_use]
     pub fn healthy(self) -> Self {
-        Self { loss_ppm: 0, duplicate_ppm: 0, reorder_ppm: 0, ..self }
+        Self {
+            loss_ppm: 0,
+            duplicate_ppm: 0,
+            reorder_ppm: 0,
+            ..self
+        }
     }
 }
 
@@ -95,9 +100,15 @@ impl Network {
 
     /// One way's delay now.
     pub fn delay(&mut self) -> Duration {
-        let Quality { delay_min, delay_mean, .. } = self.quality;
+        let Quality {
+            delay_min,
+            delay_mean,
+            ..
+        } = self.quality;
         // The sum of two uniform parts, and now and then a long tail, as in real networks.
-        let mean = u64::try_from(delay_mean.as_nanos()).expect("a short delay").max(1);
+        let mean = u64::try_from(delay_mean.as_nanos())
+            .expect("a short delay")
+            .max(1);
         let mut extra = (self.random.u64(0..=mean) + self.random.u64(0..=mean)).max(1);
         if self.random.u8(..) == 0 {
             extra *= self.random.u64(2..10);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use quorate_client::lease::{DirectiveKind, LeaseCore, LeaseEvent, TenureId};
 use quorate_coord::{
-    Command, ContenderSpec, NodeSpec, Outcome, Position, Rejection, Reply, Report, RequestKey, SessionKey,
+    Command, ContenderSpec, NodeSpec, Outcome, Position, Rejection, Reply, Report, RequestKey,
+    SessionKey,
 };
 use quorate_replica::{Proposal, Request, Response};
 use quorate_types::{ContractVersion, NodeName, Principal, RequestId, Time, TraceId, WallTime};
@@ -33,7 +34,10 @@ pub(crate) enum Timer {
     /// Keep-alives and housekeeping.
     Beat,
     /// An order is to be answered.
-    React { tenure: Box<TenureId>, reaction: Reaction },
+    React {
+        tenure: Box<TenureId>,
+        reaction: Reaction,
+    },
     /// A request is to be sent again.
     Resend { tag: u64 },
     /// Belief ends only now, though the release was sent before (a planted mistake).
@@ -127,11 +131,18 @@ impl Node {
     }
 
     fn process(&self) -> Process {
-        Process { node: self.index, life: self.life }
+        Process {
+            node: self.index,
+            life: self.life,
+        }
     }
 
     fn sender(&self) -> Sender {
-        Sender::Node { node: self.index, life: self.life, stream: self.stream }
+        Sender::Node {
+            node: self.index,
+            life: self.life,
+            stream: self.stream,
+        }
     }
 }
 
@@ -139,9 +150,10 @@ impl Node {
 pub(crate) fn trace_of(key: &RequestKey) -> TraceId {
     let bytes = match key {
         RequestKey::Internal => return TraceId::default(),
-        RequestKey::Session { session, seq } => {
-            [session.id.0, session.created.0, *seq].iter().flat_map(|n| n.to_le_bytes()).collect()
-        }
+        RequestKey::Session { session, seq } => [session.id.0, session.created.0, *seq]
+            .iter()
+            .flat_map(|n| n.to_le_bytes())
+            .collect(),
         RequestKey::Caller(id) => id.0.to_le_bytes().to_vec(),
     };
     TraceId(u128::from(hash_bytes(&bytes)) << 64 | 1)
@@ -172,8 +184,18 @@ impl World {
         this.ttl_ms = ttl_ms;
         this.server = server;
         let (life, now) = (this.life, self.now);
-        self.trace.note(now, 20, [node as u64, u64::from(life), 0], || format!("n{node} starts"));
-        self.at(now, Event::Node { node, life, timer: Timer::Beat });
+        self.trace
+            .note(now, 20, [node as u64, u64::from(life), 0], || {
+                format!("n{node} starts")
+            });
+        self.at(
+            now,
+            Event::Node {
+                node,
+                life,
+                timer: Timer::Beat,
+            },
+        );
     }
 
     pub(crate) fn kill_node(&mut self, node: usize, down: Duration) {
@@ -182,7 +204,8 @@ impl World {
         if !this.up {
             return;
         }
-        self.trace.note(now, 21, [node as u64, 0, 0], || format!("n{node} dies"));
+        self.trace
+            .note(now, 21, [node as u64, 0, 0], || format!("n{node} dies"));
         this.up = false;
         this.paused = None;
         self.checkers.beliefs.on_death(this.process());
@@ -204,9 +227,14 @@ impl World {
         if this.life != life {
             return;
         }
-        let Some(waiting) = this.paused.take() else { return };
+        let Some(waiting) = this.paused.take() else {
+            return;
+        };
         let now = self.now;
-        self.trace.note(now, 22, [node as u64, waiting.len() as u64, 0], || format!("n{node} goes on"));
+        self.trace
+            .note(now, 22, [node as u64, waiting.len() as u64, 0], || {
+                format!("n{node} goes on")
+            });
         for event in waiting {
             self.at(now, event);
         }
@@ -233,7 +261,11 @@ impl World {
             Timer::Beat => self.beat(node),
             Timer::React { tenure, reaction } => self.react(node, &tenure, reaction),
             Timer::Resend { tag } => {
-                if self.nodes[node].outstanding.as_ref().is_some_and(|outstanding| outstanding.tag == tag) {
+                if self.nodes[node]
+                    .outstanding
+                    .as_ref()
+                    .is_some_and(|outstanding| outstanding.tag == tag)
+                {
                     self.send_outstanding(node);
                 }
             }
@@ -250,7 +282,8 @@ impl World {
         if let Some(session) = self.nodes[node].session {
             let this = &self.nodes[node];
             let silence = reading.since(this.heard_at);
-            let silent = silence > Duration::from_millis(this.ttl_ms * 2 / 5).max(Duration::from_millis(250));
+            let silent = silence
+                > Duration::from_millis(this.ttl_ms * 2 / 5).max(Duration::from_millis(250));
             if this.stream == 0 || silent || this.lease.needs_resync() {
                 self.connect(node);
             }
@@ -271,10 +304,24 @@ impl World {
         self.on_lease_changed(node);
         let this = &self.nodes[node];
         let interval = Duration::from_millis(this.ttl_ms) / 4;
-        let interval = this.clock.true_duration(interval.min(Duration::from_millis(600)));
-        let jitter = self.random.u64(0..=u64::try_from(interval.as_nanos()).expect("short") / 4);
-        let (life, at) = (this.life, self.now + interval + Duration::from_nanos(jitter));
-        self.at(at, Event::Node { node, life, timer: Timer::Beat });
+        let interval = this
+            .clock
+            .true_duration(interval.min(Duration::from_millis(600)));
+        let jitter = self
+            .random
+            .u64(0..=u64::try_from(interval.as_nanos()).expect("short") / 4);
+        let (life, at) = (
+            this.life,
+            self.now + interval + Duration::from_nanos(jitter),
+        );
+        self.at(
+            at,
+            Event::Node {
+                node,
+                life,
+                timer: Timer::Beat,
+            },
+        );
     }
 
     fn keep_alive(&mut self, node: usize, session: SessionKey, reading: Time) {
@@ -285,14 +332,23 @@ impl World {
         if stray {
             server = self.random.usize(..self.servers.len());
         }
-        self.send_up(sender, server, Up::KeepAlive { session, seq, stray });
+        self.send_up(
+            sender,
+            server,
+            Up::KeepAlive {
+                session,
+                seq,
+                stray,
+            },
+        );
     }
 
     /// What a node does of its own accord.
     fn act(&mut self, node: usize, reading: Time) {
         let habits = self.setup.habits;
         let calm = self.is_calm();
-        let per_cent = |world: &mut Self, chance: u32| !calm && chance > 0 && world.random.u32(..100) < chance;
+        let per_cent =
+            |world: &mut Self, chance: u32| !calm && chance > 0 && world.random.u32(..100) < chance;
         if self.nodes[node].wants.is_empty() && self.nodes[node].beats.is_multiple_of(6) {
             self.stand(node);
         }
@@ -304,12 +360,26 @@ impl World {
             let group = self.random.usize(..self.groups.len());
             let priority = self.random.i32(0..3);
             self.nodes[node].priorities.insert(group, priority);
-            let session = self.nodes[node].session.expect("only who has a session acts");
+            let session = self.nodes[node]
+                .session
+                .expect("only who has a session acts");
             let name = self.groups[group].clone();
             let command = if self.random.bool() {
-                Command::Withdraw { session, groups: vec![name] }
+                Command::Withdraw {
+                    session,
+                    groups: vec![name],
+                }
             } else {
-                Command::Contend { session, groups: vec![(name, ContenderSpec { priority, ..ContenderSpec::default() })] }
+                Command::Contend {
+                    session,
+                    groups: vec![(
+                        name,
+                        ContenderSpec {
+                            priority,
+                            ..ContenderSpec::default()
+                        },
+                    )],
+                }
             };
             self.nodes[node].wants.push_back(command);
         }
@@ -321,7 +391,9 @@ impl World {
             if !this.lease.check(reading, &tenure) {
                 continue;
             }
-            let Some(token) = this.lease.token(&tenure) else { continue };
+            let Some(token) = this.lease.token(&tenure) else {
+                continue;
+            };
             if self.random.u8(..3) > 0 {
                 self.write_to_resource(&tenure, token);
             } else if per_cent(self, habits.resign) {
@@ -332,35 +404,64 @@ impl World {
 
     /// A write under a check just made; some arrive long after (a process that stops between its check and its act).
     fn write_to_resource(&mut self, tenure: &TenureId, token: quorate_types::FencingToken) {
-        let late = if self.random.u8(..20) == 0 { self.random.u64(0..6_000) } else { 0 };
+        let late = if self.random.u8(..20) == 0 {
+            self.random.u64(0..6_000)
+        } else {
+            0
+        };
         let at = self.now + self.network.delay() + Duration::from_millis(late);
         let group = self.group_index[&tenure.group];
-        self.at(at, Event::Write { group, write: ResourceWrite { tenure: tenure.clone(), token } });
+        self.at(
+            at,
+            Event::Write {
+                group,
+                write: ResourceWrite {
+                    tenure: tenure.clone(),
+                    token,
+                },
+            },
+        );
     }
 
     /// Stands in all groups, those that are not there yet included: they are refused one by one.
     fn stand(&mut self, node: usize) {
-        let Some(session) = self.nodes[node].session else { return };
+        let Some(session) = self.nodes[node].session else {
+            return;
+        };
         let names = self.groups.clone();
         let groups = names
             .into_iter()
             .enumerate()
             .map(|(at, name)| {
                 let priority = *self.nodes[node].priorities.entry(at).or_insert(0);
-                (name, ContenderSpec { priority, ..ContenderSpec::default() })
+                (
+                    name,
+                    ContenderSpec {
+                        priority,
+                        ..ContenderSpec::default()
+                    },
+                )
             })
             .collect();
-        self.nodes[node].wants.push_back(Command::Contend { session, groups });
+        self.nodes[node]
+            .wants
+            .push_back(Command::Contend { session, groups });
     }
 
     fn open(&mut self, node: usize) {
         let id = RequestId(self.random.u128(..));
         let this = &mut self.nodes[node];
         let key = RequestKey::Caller(id);
-        let command = Command::OpenSession { ttl_ms: this.ttl_ms, node: Some(this.spec.clone()) };
+        let command = Command::OpenSession {
+            ttl_ms: this.ttl_ms,
+            node: Some(this.spec.clone()),
+        };
         this.tag += 1;
-        this.outstanding =
-            Some(Outstanding { tag: this.tag, proposal: proposal(key, trace_of(&key), command), sent_at: Time::ZERO });
+        this.outstanding = Some(Outstanding {
+            tag: this.tag,
+            proposal: proposal(key, trace_of(&key), command),
+            sent_at: Time::ZERO,
+        });
         self.connect(node);
         self.send_outstanding(node);
     }
@@ -384,9 +485,14 @@ impl World {
             self.connect(node);
         }
         let this = &mut self.nodes[node];
-        let Some(outstanding) = &mut this.outstanding else { return };
+        let Some(outstanding) = &mut this.outstanding else {
+            return;
+        };
         outstanding.sent_at = reading;
-        let message = Up::Ask { tag: outstanding.tag, request: Request::Propose(Box::new(outstanding.proposal.clone())) };
+        let message = Up::Ask {
+            tag: outstanding.tag,
+            request: Request::Propose(Box::new(outstanding.proposal.clone())),
+        };
         let (sender, server) = (this.sender(), this.server);
         self.send_up(sender, server, message);
     }
@@ -398,7 +504,9 @@ impl World {
         if this.outstanding.is_some() {
             return;
         }
-        let Some(mut command) = this.wants.pop_front() else { return };
+        let Some(mut command) = this.wants.pop_front() else {
+            return;
+        };
         if let Command::Report { reports, .. } = &mut command {
             while let Some(Command::Report { reports: more, .. }) = this.wants.front_mut() {
                 reports.append(more);
@@ -407,9 +515,15 @@ impl World {
         }
         this.request_seq += 1;
         this.tag += 1;
-        let key = RequestKey::Session { session, seq: this.request_seq };
-        this.outstanding =
-            Some(Outstanding { tag: this.tag, proposal: proposal(key, trace_of(&key), command), sent_at: Time::ZERO });
+        let key = RequestKey::Session {
+            session,
+            seq: this.request_seq,
+        };
+        this.outstanding = Some(Outstanding {
+            tag: this.tag,
+            proposal: proposal(key, trace_of(&key), command),
+            sent_at: Time::ZERO,
+        });
         self.send_outstanding(node);
     }
 
@@ -446,7 +560,9 @@ impl World {
     /// Answers an order.
     fn react(&mut self, node: usize, tenure: &TenureId, reaction: Reaction) {
         let this = &mut self.nodes[node];
-        let Some(session) = this.session.filter(|_| !this.closing) else { return };
+        let Some(session) = this.session.filter(|_| !this.closing) else {
+            return;
+        };
         if !this.lease.tenures().any(|(held, _)| held == tenure) {
             return;
         }
@@ -455,13 +571,16 @@ impl World {
         let catches_up = self.random.u8(..4) > 0;
         let this = &mut self.nodes[node];
         let data = this.data.entry(group).or_default();
-        let lies = self.plant == Some(Plant::LieAboutPosition) && matches!(reaction, Reaction::Polled | Reaction::Ready);
+        let lies = self.plant == Some(Plant::LieAboutPosition)
+            && matches!(reaction, Reaction::Polled | Reaction::Ready);
         if !lies && (reaction != Reaction::Polled || catches_up || self.calm.is_some()) {
             *data = whole.max(*data);
         }
         let reached = Position(*data);
         let key = convert::tenure_key(tenure);
-        self.checkers.positions.on_reached(&key.group, session, reached);
+        self.checkers
+            .positions
+            .on_reached(&key.group, session, reached);
         let position = if lies { Position(whole) } else { reached };
         let report = match reaction {
             Reaction::Polled => Report::Polled { position },
@@ -472,16 +591,23 @@ impl World {
                 if self.plant == Some(Plant::ReleaseBeforeBeliefEnds) {
                     let life = this.life;
                     let at = self.now + Duration::from_millis(400);
-                    let timer = Timer::LateRelease { tenure: Box::new(tenure.clone()) };
+                    let timer = Timer::LateRelease {
+                        tenure: Box::new(tenure.clone()),
+                    };
                     self.at(at, Event::Node { node, life, timer });
                 } else {
                     // Belief ends before the release is sent (protocol, section 3).
                     this.lease.begin_release(tenure);
                 }
-                Report::Released { position: Some(position) }
+                Report::Released {
+                    position: Some(position),
+                }
             }
         };
-        self.nodes[node].wants.push_back(Command::Report { session, reports: vec![(key, report)] });
+        self.nodes[node].wants.push_back(Command::Report {
+            session,
+            reports: vec![(key, report)],
+        });
         self.on_lease_changed(node);
         self.next_request(node);
     }
@@ -492,7 +618,12 @@ impl World {
             return;
         }
         if let Some(waiting) = &mut this.paused {
-            waiting.push_back(Event::Down { node, life, stream, message });
+            waiting.push_back(Event::Down {
+                node,
+                life,
+                stream,
+                message,
+            });
             return;
         }
         if this.stream != stream {
@@ -501,10 +632,16 @@ impl World {
         let now = self.now;
         let reading = this.clock.reading(now);
         this.heard_at = reading;
-        self.trace.note(now, 23, [node as u64, stream, 0], || format!("n{node} hears {message:?}"));
+        self.trace.note(now, 23, [node as u64, stream, 0], || {
+            format!("n{node} hears {message:?}")
+        });
         let this = &mut self.nodes[node];
         match *message {
-            Down::KeptAlive { mut seq, ttl, directive_seq } => {
+            Down::KeptAlive {
+                mut seq,
+                ttl,
+                directive_seq,
+            } => {
                 if self.plant == Some(Plant::TtlFromReply) {
                     seq = this.lease.keep_alive_sent(reading);
                 }
@@ -522,10 +659,18 @@ impl World {
                     if self.plant == Some(Plant::IgnoreRevoke) && kind == DirectiveKind::Revoke {
                         kind = DirectiveKind::Continue;
                     }
-                    this.lease.on_directive(directive.seq, convert::tenure_id(&directive.tenure), kind);
+                    this.lease.on_directive(
+                        directive.seq,
+                        convert::tenure_id(&directive.tenure),
+                        kind,
+                    );
                 }
             }
-            Down::Standing { session, directive_seq, mut parts } => {
+            Down::Standing {
+                session,
+                directive_seq,
+                mut parts,
+            } => {
                 if this.session == Some(session) {
                     if self.plant == Some(Plant::IgnoreRevoke) {
                         for part in parts.iter_mut().filter(|part| part.part == Part::Revoking) {
@@ -544,12 +689,20 @@ impl World {
 
     fn on_request_answered(&mut self, node: usize, tag: u64, response: Response) {
         let this = &mut self.nodes[node];
-        let Some(outstanding) = this.outstanding.take_if(|outstanding| outstanding.tag == tag) else { return };
+        let Some(outstanding) = this
+            .outstanding
+            .take_if(|outstanding| outstanding.tag == tag)
+        else {
+            return;
+        };
         match response {
             Response::Applied { outcome, index } => {
                 self.stats.operations += 1;
                 let trace = outstanding.proposal.trace;
-                let verdict = self.checkers.acknowledged.on_acknowledged(index, trace, &self.checkers.log);
+                let verdict =
+                    self.checkers
+                        .acknowledged
+                        .on_acknowledged(index, trace, &self.checkers.log);
                 self.judge(verdict);
                 self.on_outcome(node, &outstanding.proposal, outcome);
             }
@@ -558,7 +711,14 @@ impl World {
                 this.outstanding = Some(outstanding);
                 let (life, wait) = (this.life, Duration::from_millis(self.random.u64(20..300)));
                 let at = self.now + wait;
-                self.at(at, Event::Node { node, life, timer: Timer::Resend { tag } });
+                self.at(
+                    at,
+                    Event::Node {
+                        node,
+                        life,
+                        timer: Timer::Resend { tag },
+                    },
+                );
             }
         }
     }
@@ -584,7 +744,10 @@ impl World {
                 self.judge(Err(Violation {
                     checker: "exactly_once",
                     guarantee: "retries: deduplicated by (session, sequence) (protocol, section 7)",
-                    what: format!("n{node} asked {:?} in order and was told: {rejection}", asked.request),
+                    what: format!(
+                        "n{node} asked {:?} in order and was told: {rejection}",
+                        asked.request
+                    ),
                 }));
             }
             _ => {}
@@ -606,18 +769,32 @@ impl World {
         let mut verdict = Ok(());
         let mut believed = Vec::new();
         for (tenure, _) in this.lease.tenures() {
-            let until = this.lease.believed_until(tenure).filter(|until| reading < *until);
+            let until = this
+                .lease
+                .believed_until(tenure)
+                .filter(|until| reading < *until);
             if let Some(until) = until {
-                let told = self.checkers.beliefs.on_belief(now, process, tenure, clock.moment_of(until));
+                let told =
+                    self.checkers
+                        .beliefs
+                        .on_belief(now, process, tenure, clock.moment_of(until));
                 verdict = verdict.and(told);
                 believed.push(tenure.clone());
             }
         }
-        for tenure in this.believed.iter().filter(|tenure| !believed.contains(tenure)) {
+        for tenure in this
+            .believed
+            .iter()
+            .filter(|tenure| !believed.contains(tenure))
+        {
             verdict = verdict.and(self.checkers.beliefs.on_belief(now, process, tenure, now));
         }
         if let (Some(session), Some(until)) = (this.session, this.lease.valid_until()) {
-            verdict = verdict.and(self.checkers.sessions.on_valid(session, clock.moment_of(until)));
+            verdict = verdict.and(
+                self.checkers
+                    .sessions
+                    .on_valid(session, clock.moment_of(until)),
+            );
         } else if let Some(session) = this.session.filter(|_| this.closing) {
             self.checkers.sessions.on_abandoned(session);
         }
@@ -627,17 +804,25 @@ impl World {
 
     fn on_lease_event(&mut self, node: usize, event: LeaseEvent) {
         let now = self.now;
-        self.trace.note(now, 24, [node as u64, 0, 0], || format!("n{node} {event:?}"));
+        self.trace.note(now, 24, [node as u64, 0, 0], || {
+            format!("n{node} {event:?}")
+        });
         let habits = self.setup.habits;
         let calm = self.is_calm();
         let mut rolls = |chance: u32| !calm && chance > 0 && self.random.u32(..100) < chance;
         let (tenure, reaction) = match event {
             LeaseEvent::Poll { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Polled),
             LeaseEvent::Elected { tenure, .. } if rolls(habits.fail) => (tenure, Reaction::Failed),
-            LeaseEvent::Elected { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Ready),
+            LeaseEvent::Elected { tenure, .. } if !rolls(habits.ignore) => {
+                (tenure, Reaction::Ready)
+            }
             LeaseEvent::CatchUp { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Ready),
-            LeaseEvent::Draining { tenure, .. } if rolls(habits.decline) => (tenure, Reaction::Decline),
-            LeaseEvent::Draining { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Release),
+            LeaseEvent::Draining { tenure, .. } if rolls(habits.decline) => {
+                (tenure, Reaction::Decline)
+            }
+            LeaseEvent::Draining { tenure, .. } if !rolls(habits.ignore) => {
+                (tenure, Reaction::Release)
+            }
             LeaseEvent::Revoked { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Release),
             LeaseEvent::NeedResync { .. } => {
                 // The next beat takes a new stream, which begins with the whole picture.
@@ -646,22 +831,47 @@ impl World {
             }
             _ => return,
         };
-        let most = u64::try_from(habits.reaction_max.as_micros()).expect("short").max(1);
+        // In the calm a service is well: it answers within what its groups' deadlines allow.
+        let most = if calm {
+            Duration::from_millis(20)
+        } else {
+            habits.reaction_max
+        };
+        let most = u64::try_from(most.as_micros()).expect("short").max(1);
         let wait = Duration::from_micros(self.random.u64(0..most));
         let (life, at): (u32, Moment) = (self.nodes[node].life, now + wait);
-        self.at(at, Event::Node { node, life, timer: Timer::React { tenure: Box::new(tenure), reaction } });
+        self.at(
+            at,
+            Event::Node {
+                node,
+                life,
+                timer: Timer::React {
+                    tenure: Box::new(tenure),
+                    reaction,
+                },
+            },
+        );
     }
 
     /// A client proposes the leader's own command (a planted mistake: no API lets it).
     fn expire_early(&mut self, node: usize) {
-        let Some(session) = self.nodes[node].session else { return };
+        let Some(session) = self.nodes[node].session else {
+            return;
+        };
         let leader = self.servers.iter().filter_map(|server| {
             let replica = &server.running.as_ref()?.replica;
-            (replica.role() == quorate_consensus::Role::Leader).then_some((server.index, replica.term()))
+            (replica.role() == quorate_consensus::Role::Leader)
+                .then_some((server.index, replica.term()))
         });
-        let Some((server, term)) = leader.max_by_key(|(_, term)| *term) else { return };
-        let command = Command::ExpireSessions { term, sessions: vec![session] };
-        let request = Request::Propose(Box::new(proposal(RequestKey::Internal, TraceId::default(), command)));
+        let Some((server, term)) = leader.max_by_key(|(_, term)| *term) else {
+            return;
+        };
+        let command = Command::ExpireSessions {
+            term,
+            sessions: vec![session],
+        };
+        let key = RequestKey::Caller(RequestId(self.random.u128(..)));
+        let request = Request::Propose(Box::new(proposal(key, TraceId::default(), command)));
         self.call(server, crate::stream::Origin::Nobody, request);
     }
 }

@@ -48,7 +48,9 @@ impl Options {
                 }
                 "--seeds" => {
                     let text = value()?;
-                    let (from, to) = text.split_once("..").ok_or(format!("`{text}`: expected A..B"))?;
+                    let (from, to) = text
+                        .split_once("..")
+                        .ok_or(format!("`{text}`: expected A..B"))?;
                     let range = number(from)?..number(to)?;
                     if range.is_empty() {
                         return Err(format!("`{text}` holds no seed"));
@@ -56,7 +58,9 @@ impl Options {
                     seeds = Some(range);
                 }
                 "--replicas" => match number(&value()?)? {
-                    count @ (1 | 3 | 5 | 7) => replicas = Some(usize::try_from(count).expect("small")),
+                    count @ (1 | 3 | 5 | 7) => {
+                        replicas = Some(usize::try_from(count).expect("small"));
+                    }
                     count => return Err(format!("{count} replicas: expected 1, 3, 5 or 7")),
                 },
                 "--trace" => trace = true,
@@ -68,12 +72,18 @@ impl Options {
             }
         }
         let seeds = seeds.ok_or("give --seed or --seeds".to_owned())?;
-        Ok(Self { seeds, replicas, trace, jobs })
+        Ok(Self {
+            seeds,
+            replicas,
+            trace,
+            jobs,
+        })
     }
 }
 
 fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number"))
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a number"))
 }
 
 #[cfg(test)]
@@ -87,9 +97,25 @@ mod tests {
     #[test]
     fn arguments_are_read_and_wrong_ones_say_why() {
         let options = parse("--seeds 3..7 --replicas 5 --trace --jobs 1").unwrap();
-        assert_eq!(options, Options { seeds: 3..7, replicas: Some(5), trace: true, jobs: 1 });
+        assert_eq!(
+            options,
+            Options {
+                seeds: 3..7,
+                replicas: Some(5),
+                trace: true,
+                jobs: 1
+            }
+        );
         assert_eq!(parse("--seed 9").unwrap().seeds, 9..10);
-        for wrong in ["", "--seed", "--seed x", "--seeds 4", "--seeds 4..4", "--seed 1 --replicas 2", "--seed 1 --fast"] {
+        for wrong in [
+            "",
+            "--seed",
+            "--seed x",
+            "--seeds 4",
+            "--seeds 4..4",
+            "--seed 1 --replicas 2",
+            "--seed 1 --fast",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

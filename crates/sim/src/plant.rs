@@ -37,6 +37,8 @@ pub enum Plant {
     ReadWithoutRound,
     /// One server applies an entry in another way than the others (its snapshot loses a group).
     SnapshotSkipsGroups,
+    /// What cuts the network is never mended.
+    NeverHeals,
     /// Nodes report positions that they have not reached.
     LieAboutPosition,
 }

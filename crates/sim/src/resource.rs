@@ -27,7 +27,7 @@ pub(crate) struct Resource {
 
 impl World {
     /// A write arrives, however late.
-    pub(crate) fn on_resource_write(&mut self, group: usize, write: ResourceWrite) {
+    pub(crate) fn on_resource_write(&mut self, group: usize, write: &ResourceWrite) {
         let fenced = !self.is_planted(Plant::NoFence);
         let resource = &mut self.resources[group];
         if fenced && write.token < resource.highest {
@@ -37,8 +37,17 @@ impl World {
         resource.highest = resource.highest.max(write.token);
         resource.position += 1;
         self.stats.writes_taken += 1;
-        let writer = hash_bytes(&[write.tenure.incarnation.0.to_le_bytes(), write.tenure.number.0.to_le_bytes()].concat());
-        let verdict = self.checkers.tokens.on_write(&self.groups[group], write.token, writer);
+        let writer = hash_bytes(
+            &[
+                write.tenure.incarnation.0.to_le_bytes(),
+                write.tenure.number.0.to_le_bytes(),
+            ]
+            .concat(),
+        );
+        let verdict = self
+            .checkers
+            .tokens
+            .on_write(&self.groups[group], write.token, writer);
         self.judge(verdict);
     }
 }

@@ -20,13 +20,22 @@ pub fn run_seed(seed: u64, replicas: Option<usize>, trace: bool) -> Ended {
 pub fn guard(run: impl FnOnce() -> Ended) -> Ended {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without text");
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without text");
         let violation = Violation {
             checker: "assertion",
             guarantee: "every assertion of the cores, which states what must hold between steps",
             what: text.to_owned(),
         };
-        Ended { violation: Some(violation), stats: Stats { seeds: 1, ..Stats::default() }, trace_hash: 0 }
+        Ended {
+            violation: Some(violation),
+            stats: Stats {
+                seeds: 1,
+                ..Stats::default()
+            },
+            trace_hash: 0,
+        }
     })
 }
 
@@ -73,12 +82,21 @@ pub fn run(options: &Options, report: impl Fn(u64, &Violation) + Sync) -> Summar
             });
         }
     });
-    let (stats, mut failures, mut hashes) = results.into_inner().expect("no holder of the lock panicked");
+    let (stats, mut failures, mut hashes) = results
+        .into_inner()
+        .expect("no holder of the lock panicked");
     failures.sort_by_key(|(seed, _)| *seed);
     hashes.sort_unstable();
     let trace_hash = match hashes[..] {
         [(_, hash)] => hash,
-        _ => hashes.iter().fold(0, |sum, (_, hash)| crate::trace::mix(sum ^ hash)),
+        _ => hashes
+            .iter()
+            .fold(0, |sum, (_, hash)| crate::trace::mix(sum ^ hash)),
     };
-    Summary { stats, failures, wall: started.elapsed(), trace_hash }
+    Summary {
+        stats,
+        failures,
+        wall: started.elapsed(),
+        trace_hash,
+    }
 }

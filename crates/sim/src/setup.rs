@@ -91,14 +91,36 @@ impl Setup {
         let far = random.u8(..4) == 0;
         let noisy = random.bool();
         let quality = Quality {
-            delay_min: Duration::from_micros(if far { random.u64(1_000..8_000) } else { random.u64(50..500) }),
-            delay_mean: Duration::from_micros(if far { random.u64(1_000..4_000) } else { random.u64(50..1_000) }),
+            delay_min: Duration::from_micros(if far {
+                random.u64(1_000..8_000)
+            } else {
+                random.u64(50..500)
+            }),
+            delay_mean: Duration::from_micros(if far {
+                random.u64(1_000..4_000)
+            } else {
+                random.u64(50..1_000)
+            }),
             loss_ppm: if noisy { random.u32(0..20_000) } else { 0 },
-            duplicate_ppm: if random.bool() { random.u32(0..30_000) } else { 0 },
-            reorder_ppm: if random.bool() { random.u32(0..30_000) } else { 0 },
+            duplicate_ppm: if random.bool() {
+                random.u32(0..30_000)
+            } else {
+                0
+            },
+            reorder_ppm: if random.bool() {
+                random.u32(0..30_000)
+            } else {
+                0
+            },
         };
         let nodes = random.usize(3..=6);
-        let mut some = |most: u32| if random.bool() { random.u32(0..=most) } else { 0 };
+        let mut some = |most: u32| {
+            if random.bool() {
+                random.u32(0..=most)
+            } else {
+                0
+            }
+        };
         let habits = Habits {
             resign: some(6),
             decline: some(40),

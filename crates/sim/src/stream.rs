@@ -30,7 +30,11 @@ pub(crate) enum Up {
     /// A stream begins, for a session where there is one already.
     Attach { session: Option<SessionKey> },
     /// A keep-alive; a stray one goes to another server than the one that the stream is at.
-    KeepAlive { session: SessionKey, seq: u64, stray: bool },
+    KeepAlive {
+        session: SessionKey,
+        seq: u64,
+        stray: bool,
+    },
     /// A node's request; `tag` tells its answers apart.
     Ask { tag: u64, request: Request },
     /// A caller's request; `floor` is what was acknowledged to anybody before it began.
@@ -41,13 +45,24 @@ pub(crate) enum Up {
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     /// A keep-alive is answered.
-    KeptAlive { seq: u64, ttl: Duration, directive_seq: DirectiveSeq },
+    KeptAlive {
+        seq: u64,
+        ttl: Duration,
+        directive_seq: DirectiveSeq,
+    },
     /// The session is over.
     Gone { session: SessionKey },
     /// The next directive.
-    Directive { session: SessionKey, directive: Directive },
+    Directive {
+        session: SessionKey,
+        directive: Directive,
+    },
     /// The whole picture.
-    Standing { session: SessionKey, directive_seq: DirectiveSeq, parts: Vec<StandingTenure> },
+    Standing {
+        session: SessionKey,
+        directive_seq: DirectiveSeq,
+        parts: Vec<StandingTenure>,
+    },
     /// A request is answered.
     Answer { tag: u64, response: Response },
     /// The stream is broken.
@@ -62,9 +77,18 @@ pub(crate) enum Origin {
     /// A node waits for its keep-alive.
     KeepAlive { node: usize, life: u32, stream: u64 },
     /// A node waits for its request.
-    Ask { node: usize, life: u32, stream: u64, tag: u64 },
+    Ask {
+        node: usize,
+        life: u32,
+        stream: u64,
+        tag: u64,
+    },
     /// A caller waits.
-    Caller { caller: usize, operation: u64, floor: LogIndex },
+    Caller {
+        caller: usize,
+        operation: u64,
+        floor: LogIndex,
+    },
 }
 
 /// A node's stream at a server.
@@ -91,7 +115,14 @@ impl World {
             return;
         }
         let at = self.now + self.network.delay();
-        self.at(at, Event::Up { server, from, message: Box::new(message) });
+        self.at(
+            at,
+            Event::Up {
+                server,
+                from,
+                message: Box::new(message),
+            },
+        );
     }
 
     pub(crate) fn on_up(&mut self, server: usize, from: Sender, message: Box<Up>) {
@@ -107,12 +138,24 @@ impl World {
             return;
         }
         if let Some(waiting) = &mut self.servers[server].paused {
-            waiting.push_back(Event::Up { server, from, message });
+            waiting.push_back(Event::Up {
+                server,
+                from,
+                message,
+            });
             return;
         }
         if let Sender::Node { node, life, stream } = from
-            && !matches!(*message, Up::Attach { .. } | Up::KeepAlive { stray: true, .. })
-            && !self.running(server).expect("it is running").streams.iter().any(|known| known.id == stream)
+            && !matches!(
+                *message,
+                Up::Attach { .. } | Up::KeepAlive { stray: true, .. }
+            )
+            && !self
+                .running(server)
+                .expect("it is running")
+                .streams
+                .iter()
+                .any(|known| known.id == stream)
         {
             // Its beginning never came, or it broke: streams are connections, of which no part goes missing alone.
             self.hang_up(server, node, life, stream);
@@ -127,24 +170,52 @@ impl World {
                 self.call(server, origin, Request::KeepAlive { session, seq });
             }
             (Sender::Node { node, life, stream }, Up::Ask { tag, request }) => {
-                self.call(server, Origin::Ask { node, life, stream, tag }, request);
+                self.call(
+                    server,
+                    Origin::Ask {
+                        node,
+                        life,
+                        stream,
+                        tag,
+                    },
+                    request,
+                );
             }
             (Sender::Caller { caller, operation }, Up::Call { floor, request }) => {
                 if self.is_planted(Plant::ReadWithoutRound) && request == Request::Read {
-                    let index = self.running(server).expect("it is running").replica.applied();
+                    let index = self
+                        .running(server)
+                        .expect("it is running")
+                        .replica
+                        .applied();
                     let verdict = self.checkers.reads.on_answer(server, floor, index, index);
                     self.judge(verdict);
                     self.answer_caller(server, caller, operation, Response::ReadAt { index });
                     return;
                 }
-                self.call(server, Origin::Caller { caller, operation, floor }, request);
+                self.call(
+                    server,
+                    Origin::Caller {
+                        caller,
+                        operation,
+                        floor,
+                    },
+                    request,
+                );
             }
             (from, message) => unreachable!("{from:?} says {message:?}"),
         }
     }
 
     /// A stream begins: the node is told where it stands, as far as this server knows.
-    fn attach(&mut self, server: usize, node: usize, life: u32, id: u64, session: Option<SessionKey>) {
+    fn attach(
+        &mut self,
+        server: usize,
+        node: usize,
+        life: u32,
+        id: u64,
+        session: Option<SessionKey>,
+    ) {
         let running = self.running(server).expect("it is running");
         running.streams.retain(|stream| stream.node != node);
         running.streams.push(Stream {
@@ -160,13 +231,25 @@ impl World {
         }
     }
 
-    fn send_standing(&mut self, server: usize, node: usize, life: u32, id: u64, session: SessionKey) {
+    fn send_standing(
+        &mut self,
+        server: usize,
+        node: usize,
+        life: u32,
+        id: u64,
+        session: SessionKey,
+    ) {
         let state = self.running(server).expect("it is running").replica.state();
         // A server that lags may not know the session yet: its directives will come with it.
-        if state.session(session.id).is_none_or(|found| found.key != session) {
+        if state
+            .session(session.id)
+            .is_none_or(|found| found.key != session)
+        {
             return;
         }
-        let Some(standing) = state.standing(session.id) else { return };
+        let Some(standing) = state.standing(session.id) else {
+            return;
+        };
         let parts = standing
             .parts
             .into_iter()
@@ -187,7 +270,11 @@ impl World {
                 successor: part.successor,
             })
             .collect();
-        let message = Down::Standing { session, directive_seq: standing.directive_seq, parts };
+        let message = Down::Standing {
+            session,
+            directive_seq: standing.directive_seq,
+            parts,
+        };
         self.send_down(server, node, life, id, message);
     }
 
@@ -208,7 +295,9 @@ impl World {
         let late = self.servers[server].directives_late;
         let ordered = !late.is_zero() && matches!(message, Down::Directive { .. });
         if ordered {
-            let by = self.random.u64(0..=u64::try_from(late.as_nanos()).expect("short"));
+            let by = self
+                .random
+                .u64(0..=u64::try_from(late.as_nanos()).expect("short"));
             at = at + Duration::from_nanos(by);
         }
         if let Some(running) = self.running(server)
@@ -227,7 +316,15 @@ impl World {
                 stream.answers_last = at;
             }
         }
-        self.at(at, Event::Down { node, life, stream: id, message: Box::new(message) });
+        self.at(
+            at,
+            Event::Down {
+                node,
+                life,
+                stream: id,
+                message: Box::new(message),
+            },
+        );
     }
 
     /// Tells a node that its stream is broken.
@@ -236,13 +333,23 @@ impl World {
             return;
         }
         let at = self.now + self.network.delay();
-        self.at(at, Event::Down { node, life, stream, message: Box::new(Down::HungUp) });
+        self.at(
+            at,
+            Event::Down {
+                node,
+                life,
+                stream,
+                message: Box::new(Down::HungUp),
+            },
+        );
     }
 
     /// All nodes' streams break at once.
     pub(crate) fn break_streams(&mut self) {
         for server in 0..self.servers.len() {
-            let Some(running) = self.running(server) else { continue };
+            let Some(running) = self.running(server) else {
+                continue;
+            };
             for stream in std::mem::take(&mut running.streams) {
                 self.hang_up(server, stream.node, stream.life, stream.id);
             }
@@ -265,13 +372,23 @@ impl World {
         }
         for entry in applied {
             for event in &entry.events {
-                let CoordEvent::Directive { session, directive } = event else { continue };
-                let running = self.running(server).expect("it is running");
-                let stream = running.streams.iter().find(|stream| stream.session == Some(*session));
-                let Some((node, life, id)) = stream.map(|stream| (stream.node, stream.life, stream.id)) else {
+                let CoordEvent::Directive { session, directive } = event else {
                     continue;
                 };
-                let message = Down::Directive { session: *session, directive: directive.clone() };
+                let running = self.running(server).expect("it is running");
+                let stream = running
+                    .streams
+                    .iter()
+                    .find(|stream| stream.session == Some(*session));
+                let Some((node, life, id)) =
+                    stream.map(|stream| (stream.node, stream.life, stream.id))
+                else {
+                    continue;
+                };
+                let message = Down::Directive {
+                    session: *session,
+                    directive: directive.clone(),
+                };
                 self.send_down(server, node, life, id, message);
             }
         }
@@ -280,26 +397,44 @@ impl World {
     /// An answer of the replica goes to whom it is for.
     pub(crate) fn answer(&mut self, server: usize, call: CallId, mut response: Response) {
         let now = self.now;
-        self.trace.note(now, 5, [server as u64, call.0, 0], || format!("s{} answers {call:?}: {response:?}", server + 1));
+        self.trace.note(now, 5, [server as u64, call.0, 0], || {
+            format!("s{} answers {call:?}: {response:?}", server + 1)
+        });
         let running = self.running(server).expect("it is running");
         let applied = running.replica.applied();
-        let Some(origin) = running.origins.remove(&call) else { return };
+        let Some(origin) = running.origins.remove(&call) else {
+            return;
+        };
         if self.is_planted(Plant::UnknownAsApplied) && response == Response::Unknown {
-            let outcome = Ok(quorate_coord::Reply::Done { revision: quorate_types::Revision(0) });
-            response = Response::Applied { outcome, index: applied.next() };
+            let outcome = Ok(quorate_coord::Reply::Done {
+                revision: quorate_types::Revision(0),
+            });
+            response = Response::Applied {
+                outcome,
+                index: applied.next(),
+            };
         }
         match origin {
             Origin::Nobody => {}
             Origin::KeepAlive { node, life, stream } => {
                 let message = match response {
-                    Response::KeptAlive { seq, ttl_ms, directive_seq, .. } => {
+                    Response::KeptAlive {
+                        seq,
+                        ttl_ms,
+                        directive_seq,
+                        ..
+                    } => {
                         let directive_seq = if self.is_planted(Plant::NoDirectiveCounter) {
                             DirectiveSeq::ZERO
                         } else {
                             directive_seq
                         };
                         self.stats.keep_alives += 1;
-                        Down::KeptAlive { seq, ttl: Duration::from_millis(ttl_ms), directive_seq }
+                        Down::KeptAlive {
+                            seq,
+                            ttl: Duration::from_millis(ttl_ms),
+                            directive_seq,
+                        }
                     }
                     Response::SessionGone { session, .. } => Down::Gone { session },
                     // No leader: the node asks again by itself.
@@ -307,10 +442,19 @@ impl World {
                 };
                 self.send_down(server, node, life, stream, message);
             }
-            Origin::Ask { node, life, stream, tag } => {
+            Origin::Ask {
+                node,
+                life,
+                stream,
+                tag,
+            } => {
                 self.send_down(server, node, life, stream, Down::Answer { tag, response });
             }
-            Origin::Caller { caller, operation, floor } => {
+            Origin::Caller {
+                caller,
+                operation,
+                floor,
+            } => {
                 if let Response::ReadAt { index } = response {
                     let verdict = self.checkers.reads.on_answer(server, floor, index, applied);
                     self.judge(verdict);
@@ -325,6 +469,14 @@ impl World {
             return;
         }
         let at = self.now + self.network.delay();
-        self.at(at, Event::Answer { caller, operation, server, response: Box::new(response) });
+        self.at(
+            at,
+            Event::Answer {
+                caller,
+                operation,
+                server,
+                response: Box::new(response),
+            },
+        );
     }
 }

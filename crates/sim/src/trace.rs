@@ -16,11 +16,21 @@ impl Trace {
     /// A new record, printed to the standard output where `print` is set.
     #[must_use]
     pub fn new(print: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines: 0, print }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            lines: 0,
+            print,
+        }
     }
 
     /// Records one thing that happened. `numbers` go into the hash, the text is made only when printed.
-    pub fn note(&mut self, now: Moment, tag: u64, numbers: [u64; 3], text: impl FnOnce() -> String) {
+    pub fn note(
+        &mut self,
+        now: Moment,
+        tag: u64,
+        numbers: [u64; 3],
+        text: impl FnOnce() -> String,
+    ) {
         for number in [now.0, tag, numbers[0], numbers[1], numbers[2]] {
             self.hash = mix(self.hash ^ number);
         }

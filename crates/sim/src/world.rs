@@ -28,13 +28,22 @@ use crate::trace::Trace;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A message between servers arrives.
-    Peer { from: usize, to: usize, generation: u32, message: Box<PeerMessage> },
+    Peer {
+        from: usize,
+        to: usize,
+        generation: u32,
+        message: Box<PeerMessage>,
+    },
     /// A replica's deadline.
     Tick { server: usize, boot: u32 },
     /// A server's log writer finished a sync.
     Synced { server: usize, boot: u32 },
     /// A server's snapshot thread finished something.
-    Job { server: usize, boot: u32, job: Box<Job> },
+    Job {
+        server: usize,
+        boot: u32,
+        job: Box<Job>,
+    },
     /// A server hands the calls that came in to its replica.
     Calls { server: usize, boot: u32 },
     /// Two servers try to connect.
@@ -44,13 +53,31 @@ pub(crate) enum Event {
     /// A paused server goes on.
     ResumeServer { server: usize },
     /// A client's message reaches a server.
-    Up { server: usize, from: Sender, message: Box<Up> },
+    Up {
+        server: usize,
+        from: Sender,
+        message: Box<Up>,
+    },
     /// A server's message reaches a node.
-    Down { node: usize, life: u32, stream: u64, message: Box<Down> },
+    Down {
+        node: usize,
+        life: u32,
+        stream: u64,
+        message: Box<Down>,
+    },
     /// A server's answer reaches a caller.
-    Answer { caller: usize, operation: u64, server: usize, response: Box<Response> },
+    Answer {
+        caller: usize,
+        operation: u64,
+        server: usize,
+        response: Box<Response>,
+    },
     /// A node's timer.
-    Node { node: usize, life: u32, timer: Timer },
+    Node {
+        node: usize,
+        life: u32,
+        timer: Timer,
+    },
     /// A paused node goes on.
     ResumeNode { node: usize, life: u32 },
     /// A dead node starts again.
@@ -58,7 +85,10 @@ pub(crate) enum Event {
     /// A caller's next operation, or its patience with the last one.
     Caller { caller: usize, operation: u64 },
     /// A write reaches a group's resource.
-    Write { group: usize, write: crate::resource::ResourceWrite },
+    Write {
+        group: usize,
+        write: crate::resource::ResourceWrite,
+    },
     /// A planned fault strikes.
     Fault(usize),
     /// A lasting fault ends.
@@ -151,7 +181,12 @@ impl World {
         let groups: Vec<GroupName> = (0..setup.groups)
             .map(|at| GroupName::new(&format!("g{at:02}")).expect("a short name"))
             .collect();
-        let group_index = groups.iter().cloned().enumerate().map(|(at, name)| (name, at)).collect();
+        let group_index = groups
+            .iter()
+            .cloned()
+            .enumerate()
+            .map(|(at, name)| (name, at))
+            .collect();
         let mut world = Self {
             now: Moment::default(),
             queue: BinaryHeap::new(),
@@ -165,7 +200,10 @@ impl World {
             network: Network::new(setup.replicas, setup.nodes, setup.quality, random.u64(..)),
             checkers: Checkers::default(),
             trace: Trace::new(trace),
-            stats: Stats { seeds: 1, ..Stats::default() },
+            stats: Stats {
+                seeds: 1,
+                ..Stats::default()
+            },
             calm: None,
             plant,
             violation: None,
@@ -196,7 +234,13 @@ impl World {
         for caller in 0..world.setup.callers {
             world.callers.push(Caller::new());
             let start = Duration::from_millis(world.random.u64(50..500));
-            world.at(Moment::default() + start, Event::Caller { caller, operation: 0 });
+            world.at(
+                Moment::default() + start,
+                Event::Caller {
+                    caller,
+                    operation: 0,
+                },
+            );
         }
         for at in 0..world.setup.plan.len() {
             let when = Moment::default() + world.setup.plan[at].0;
@@ -215,7 +259,10 @@ impl World {
             1 => -most,
             _ => self.random.i32(-most..=most),
         };
-        Clock { origin: Time(self.random.u64(0..1 << 45)), rate_ppm }
+        Clock {
+            origin: Time(self.random.u64(0..1 << 45)),
+            rate_ppm,
+        }
     }
 
     /// Schedules an event.
@@ -224,14 +271,20 @@ impl World {
             return;
         }
         self.queue_seq += 1;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), seq: self.queue_seq, event }));
+        self.queue.push(Reverse(Scheduled {
+            at: at.max(self.now),
+            seq: self.queue_seq,
+            event,
+        }));
     }
 
     /// Runs to the end, or to the first violation.
     #[must_use]
     pub fn run(mut self) -> Ended {
         while self.violation.is_none() && !self.over {
-            let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() else { break };
+            let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() else {
+                break;
+            };
             self.now = at;
             self.stats.events += 1;
             self.handle(event);
@@ -267,7 +320,10 @@ impl World {
             ("reads_are_linearizable", checkers.reads.checked),
             ("believed_tenures_never_overlap", checkers.beliefs.checked),
             ("sessions_never_expire_early", checkers.sessions.checked),
-            ("tokens_rise", checkers.tokens.granted_count + checkers.tokens.written_count),
+            (
+                "tokens_rise",
+                checkers.tokens.granted_count + checkers.tokens.written_count,
+            ),
             ("lifecycle_follows_table", checkers.lifecycle.checked),
             ("changes_hands_bounded", checkers.changes.checked),
             ("exactly_once", checkers.once.count()),
@@ -275,7 +331,11 @@ impl World {
         ];
         self.stats.checks = checks.into_iter().collect();
         self.stats.tenures = checkers.tokens.granted_count;
-        Ended { violation: self.violation, stats: self.stats, trace_hash: self.trace.hash() }
+        Ended {
+            violation: self.violation,
+            stats: self.stats,
+            trace_hash: self.trace.hash(),
+        }
     }
 
     /// Takes a checker's verdict.
@@ -284,7 +344,8 @@ impl World {
             && self.violation.is_none()
         {
             let now = self.now;
-            self.trace.note(now, 2, [0; 3], || format!("VIOLATION {violation}"));
+            self.trace
+                .note(now, 2, [0; 3], || format!("VIOLATION {violation}"));
             self.violation = Some(violation);
         }
     }
@@ -296,7 +357,12 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Peer { from, to, generation, message } => self.on_peer(from, to, generation, message),
+            Event::Peer {
+                from,
+                to,
+                generation,
+                message,
+            } => self.on_peer(from, to, generation, message),
             Event::Tick { server, boot } => self.on_tick(server, boot),
             Event::Synced { server, boot } => self.on_synced(server, boot),
             Event::Job { server, boot, job } => self.on_job(server, boot, job),
@@ -304,16 +370,30 @@ impl World {
             Event::Connect { a, b, generation } => self.on_connect(a, b, generation),
             Event::Restart { server } => self.restart(server),
             Event::ResumeServer { server } => self.resume_server(server),
-            Event::Up { server, from, message } => self.on_up(server, from, message),
-            Event::Down { node, life, stream, message } => self.on_down(node, life, stream, message),
-            Event::Answer { caller, operation, server, response } => {
+            Event::Up {
+                server,
+                from,
+                message,
+            } => self.on_up(server, from, message),
+            Event::Down {
+                node,
+                life,
+                stream,
+                message,
+            } => self.on_down(node, life, stream, message),
+            Event::Answer {
+                caller,
+                operation,
+                server,
+                response,
+            } => {
                 self.on_answer(caller, operation, server, *response);
             }
             Event::Node { node, life, timer } => self.on_node_timer(node, life, timer),
             Event::ResumeNode { node, life } => self.resume_node(node, life),
             Event::StartNode { node } => self.start_node(node),
             Event::Caller { caller, operation } => self.on_caller(caller, operation),
-            Event::Write { group, write } => self.on_resource_write(group, write),
+            Event::Write { group, write } => self.on_resource_write(group, &write),
             Event::Fault(at) => self.strike(at),
             Event::FaultEnds(at) => self.relent(at),
             Event::Heal => self.heal(),

@@ -52,7 +52,10 @@ pub(crate) struct Mirror {
 
 impl Mirror {
     pub(crate) fn new(base: LogIndex) -> Self {
-        Self { base, entries: VecDeque::new() }
+        Self {
+            base,
+            entries: VecDeque::new(),
+        }
     }
 
     pub(crate) fn get(&self, index: LogIndex) -> Option<(Term, u64)> {
@@ -61,20 +64,30 @@ impl Mirror {
     }
 
     pub(crate) fn push(&mut self, index: LogIndex, term: Term, hash: u64) {
-        assert_eq!(index.0, self.base.0 + self.entries.len() as u64 + 1, "an ordered entry leaves a hole");
+        assert_eq!(
+            index.0,
+            self.base.0 + self.entries.len() as u64 + 1,
+            "an ordered entry leaves a hole"
+        );
         self.entries.push_back((term, hash));
     }
 
     fn truncate(&mut self, from: LogIndex) {
-        let keep = from.0.checked_sub(self.base.0 + 1).expect("what was purged is never truncated");
-        self.entries.truncate(usize::try_from(keep).expect("a short log"));
+        let keep = from
+            .0
+            .checked_sub(self.base.0 + 1)
+            .expect("what was purged is never truncated");
+        self.entries
+            .truncate(usize::try_from(keep).expect("a short log"));
     }
 
     fn purge(&mut self, through: LogIndex) {
         if through <= self.base {
             return;
         }
-        let count = usize::try_from(through.0 - self.base.0).expect("a short log").min(self.entries.len());
+        let count = usize::try_from(through.0 - self.base.0)
+            .expect("a short log")
+            .min(self.entries.len());
         self.entries.drain(..count);
         self.base = through;
     }
@@ -83,7 +96,13 @@ impl Mirror {
 impl World {
     /// Takes a write in.
     pub(crate) fn persist(&mut self, server: usize, write: Write<Envelope>) {
-        let Write { seq, hard_state, truncate_from, purge_through, entries } = write;
+        let Write {
+            seq,
+            hard_state,
+            truncate_from,
+            purge_through,
+            entries,
+        } = write;
         let running = self.running(server).expect("it is running");
         if let Some(from) = truncate_from {
             running.mirror.truncate(from);
@@ -94,12 +113,21 @@ impl World {
         let mut records = Vec::with_capacity(entries.len());
         for entry in &entries {
             let bytes = encode_entry(entry);
-            running.mirror.push(entry.index, entry.term, hash_bytes(&bytes));
-            records.push(Record { index: entry.index, term: entry.term, bytes: bytes.into() });
+            running
+                .mirror
+                .push(entry.index, entry.term, hash_bytes(&bytes));
+            records.push(Record {
+                index: entry.index,
+                term: entry.term,
+                bytes: bytes.into(),
+            });
         }
         running.writer.waiting.push_back(Encoded {
             seq,
-            vote: hard_state.map(|hard| Vote { term: hard.term, voted_for: hard.voted_for }),
+            vote: hard_state.map(|hard| Vote {
+                term: hard.term,
+                voted_for: hard.voted_for,
+            }),
             truncate_from,
             purge_through: purge_through.map(|through| (through.index, through.term)),
             records,
@@ -127,7 +155,11 @@ impl World {
         if through.is_some() {
             let sync = self.setup.sync * self.random.u32(100..400) / 100;
             let lying = self.is_planted(Plant::PersistedBeforeSync);
-            let wait = if lying { Duration::from_micros(1) } else { sync + slow };
+            let wait = if lying {
+                Duration::from_micros(1)
+            } else {
+                sync + slow
+            };
             let (at, boot) = (self.now + wait, self.servers[server].boot);
             self.at(at, Event::Synced { server, boot });
         }
@@ -150,7 +182,11 @@ impl World {
         }
         let through = running.writer.syncing.take().expect("a sync was under way");
         running.writer.durable = through;
-        let ready = running.held.iter().take_while(|(write, _, _)| *write <= through).count();
+        let ready = running
+            .held
+            .iter()
+            .take_while(|(write, _, _)| *write <= through)
+            .count();
         let ready: Vec<_> = running.held.drain(..ready).collect();
         for (_, to, message) in ready {
             self.send(server, to, message);

@@ -83,7 +83,10 @@ impl Acknowledged {
     /// Something acknowledged is missing.
     pub fn on_end(&self, state: &State, log: &Log) -> Verdict {
         if let Some((index, _)) = self.waiting.first_key_value() {
-            return Err(violation(format!("entry {index} was acknowledged, but the log ends at {}", log.last())));
+            return Err(violation(format!(
+                "entry {index} was acknowledged, but the log ends at {}",
+                log.last()
+            )));
         }
         for (index, trace) in &self.all {
             let committed = log.get(*index).map(|entry| entry.trace);
@@ -96,7 +99,9 @@ impl Acknowledged {
                 (Fate::Gone, None) | (Fate::Unknown, _) => {}
                 (fate, found) => {
                     let found = found.map(|group| group.spec_revision);
-                    let what = format!("group {group:?} should be {fate:?}, but its spec's revision is {found:?}");
+                    let what = format!(
+                        "group {group:?} should be {fate:?}, but its spec's revision is {found:?}"
+                    );
                     return Err(violation(what));
                 }
             }
@@ -130,16 +135,31 @@ mod tests {
     fn an_acknowledged_request_that_is_not_committed_is_reported() {
         let log = Log::default();
         let mut acknowledged = Acknowledged::default();
-        assert!(acknowledged.on_acknowledged(LogIndex(1), TraceId(7), &log).is_ok());
-        assert!(acknowledged.on_end(&State::new(), &log).is_err(), "it never was committed");
-        assert!(acknowledged.on_committed(LogIndex(1), TraceId(8)).is_err(), "another took its place");
+        assert!(
+            acknowledged
+                .on_acknowledged(LogIndex(1), TraceId(7), &log)
+                .is_ok()
+        );
+        assert!(
+            acknowledged.on_end(&State::new(), &log).is_err(),
+            "it never was committed"
+        );
+        assert!(
+            acknowledged.on_committed(LogIndex(1), TraceId(8)).is_err(),
+            "another took its place"
+        );
     }
 
     #[test]
     fn a_created_group_that_is_missing_is_reported() {
         let mut acknowledged = Acknowledged::default();
         let group = GroupName::new("g").unwrap();
-        acknowledged.on_fate(&group, Fate::Exists { revision: Revision(4) });
+        acknowledged.on_fate(
+            &group,
+            Fate::Exists {
+                revision: Revision(4),
+            },
+        );
         assert!(acknowledged.on_end(&State::new(), &Log::default()).is_err());
         acknowledged.on_fate(&group, Fate::Gone);
         assert!(acknowledged.on_end(&State::new(), &Log::default()).is_ok());

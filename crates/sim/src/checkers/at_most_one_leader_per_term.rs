@@ -51,6 +51,9 @@ mod tests {
         assert!(leaders.on_leader(Term(1), 0, 1).is_ok());
         assert!(leaders.on_leader(Term(2), 1, 1).is_ok());
         assert!(leaders.on_leader(Term(2), 2, 1).is_err());
-        assert!(leaders.on_leader(Term(1), 0, 2).is_err(), "a restarted leader must not resume its term");
+        assert!(
+            leaders.on_leader(Term(1), 0, 2).is_err(),
+            "a restarted leader must not resume its term"
+        );
     }
 }

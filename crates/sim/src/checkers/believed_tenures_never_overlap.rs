@@ -35,7 +35,13 @@ impl Beliefs {
     ///
     /// # Errors
     /// Another process, or the same one under another tenure, believes too.
-    pub fn on_belief(&mut self, now: Moment, process: Process, tenure: &TenureId, until: Moment) -> Verdict {
+    pub fn on_belief(
+        &mut self,
+        now: Moment,
+        process: Process,
+        tenure: &TenureId,
+        until: Moment,
+    ) -> Verdict {
         self.checked += 1;
         let beliefs = match self.by_group.get_mut(&tenure.group) {
             Some(beliefs) => beliefs,
@@ -76,23 +82,67 @@ mod tests {
 
     fn tenure(number: u64) -> TenureId {
         let group = GroupName::new("g").unwrap();
-        TenureId { group, incarnation: Revision(1), number: TenureNumber(number) }
+        TenureId {
+            group,
+            incarnation: Revision(1),
+            number: TenureNumber(number),
+        }
     }
 
     #[test]
     fn overlapping_beliefs_are_reported_however_short() {
         let (a, b) = (Process { node: 0, life: 1 }, Process { node: 1, life: 1 });
         let mut beliefs = Beliefs::default();
-        assert!(beliefs.on_belief(Moment(10), a, &tenure(1), Moment(100)).is_ok());
-        assert!(beliefs.on_belief(Moment(50), a, &tenure(1), Moment(150)).is_ok(), "extended");
-        assert!(beliefs.on_belief(Moment(149), b, &tenure(2), Moment(200)).is_err(), "one nanosecond too early");
+        assert!(
+            beliefs
+                .on_belief(Moment(10), a, &tenure(1), Moment(100))
+                .is_ok()
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(50), a, &tenure(1), Moment(150))
+                .is_ok(),
+            "extended"
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(149), b, &tenure(2), Moment(200))
+                .is_err(),
+            "one nanosecond too early"
+        );
         let mut beliefs = Beliefs::default();
-        assert!(beliefs.on_belief(Moment(10), a, &tenure(1), Moment(100)).is_ok());
-        assert!(beliefs.on_belief(Moment(100), b, &tenure(2), Moment(200)).is_ok());
-        assert!(beliefs.on_belief(Moment(150), a, &tenure(1), Moment(300)).is_err(), "revived after it ended");
+        assert!(
+            beliefs
+                .on_belief(Moment(10), a, &tenure(1), Moment(100))
+                .is_ok()
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(100), b, &tenure(2), Moment(200))
+                .is_ok()
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(150), a, &tenure(1), Moment(300))
+                .is_err(),
+            "revived after it ended"
+        );
         let mut beliefs = Beliefs::default();
-        assert!(beliefs.on_belief(Moment(10), a, &tenure(1), Moment(100)).is_ok());
-        assert!(beliefs.on_belief(Moment(20), a, &tenure(1), Moment(20)).is_ok(), "released");
-        assert!(beliefs.on_belief(Moment(21), b, &tenure(2), Moment(200)).is_ok());
+        assert!(
+            beliefs
+                .on_belief(Moment(10), a, &tenure(1), Moment(100))
+                .is_ok()
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(20), a, &tenure(1), Moment(20))
+                .is_ok(),
+            "released"
+        );
+        assert!(
+            beliefs
+                .on_belief(Moment(21), b, &tenure(2), Moment(200))
+                .is_ok()
+        );
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_coord::{Cause, Event, GroupKey, NodeAdmission, Phase, State, TenureKey};
+use quorate_coord::{
+    Cause, ElectionPolicy, Event, GroupKey, NodeAdmission, Phase, State, TenureKey,
+};
 use quorate_replica::AppliedEntry;
 use quorate_types::ClusterTime;
 
@@ -50,11 +52,21 @@ impl Changes {
                         led.minimum_ms = led.minimum_ms.min(minimum_ms);
                     }
                 }
-                Event::Transition { group, from, to, cause, tenure } => {
+                Event::Transition {
+                    group,
+                    from,
+                    to,
+                    cause,
+                    tenure,
+                } => {
                     match to {
                         Phase::Active if *from != Phase::Draining => {
                             let minimum_ms = minimum_ms(entry, group, state);
-                            let led = Led { tenure: tenure.key.clone(), since: entry.cluster_time, minimum_ms };
+                            let led = Led {
+                                tenure: tenure.key.clone(),
+                                since: entry.cluster_time,
+                                minimum_ms,
+                            };
                             self.active.insert(group.clone(), led);
                         }
                         Phase::Draining if *cause == Cause::Rebalanced => {
@@ -76,7 +88,13 @@ impl Changes {
 
     fn on_voluntary(&mut self, tenure: &TenureKey, now: ClusterTime) -> Verdict {
         self.checked += 1;
-        let Some(led) = self.active.get(&tenure.group).filter(|led| led.tenure == *tenure) else { return Ok(()) };
+        let Some(led) = self
+            .active
+            .get(&tenure.group)
+            .filter(|led| led.tenure == *tenure)
+        else {
+            return Ok(());
+        };
         let age_ms = now.ms_since(led.since);
         if age_ms >= led.minimum_ms {
             return Ok(());
@@ -92,24 +110,50 @@ impl Changes {
     ///
     /// # Errors
     /// One was.
-    pub fn on_calm(&self, now: Moment, calm_since: Moment, bound: Duration, state: &State) -> Verdict {
+    pub fn on_calm(
+        &self,
+        now: Moment,
+        calm_since: Moment,
+        bound: Duration,
+        state: &State,
+    ) -> Verdict {
         for (key, since) in &self.unled {
             let since = (*since).max(calm_since);
             if now.since(since) <= bound {
                 continue;
             }
-            let Some(group) = state.group(&key.name).filter(|group| group.key == *key) else { continue };
-            let eligible = group.contenders.iter().find(|(session, contender)| {
+            let Some(group) = state.group(&key.name).filter(|group| group.key == *key) else {
+                continue;
+            };
+            let mut eligible = group.contenders.iter().filter(|(session, contender)| {
                 !contender.withdrawing
-                    && state.session(**session).filter(|session| !session.revoked).is_some_and(|session| {
-                        session.node.as_ref().and_then(|name| state.node(name)).is_some_and(|node| {
-                            node.admission == NodeAdmission::Open
-                                && (node.spec.max_tenures == 0 || node.load.tenures < node.spec.max_tenures)
-                                && group.spec.require.iter().all(|(k, v)| node.spec.labels.get(k) == Some(v))
+                    && state
+                        .session(**session)
+                        .filter(|session| !session.revoked)
+                        .is_some_and(|session| {
+                            session
+                                .node
+                                .as_ref()
+                                .and_then(|name| state.node(name))
+                                .is_some_and(|node| {
+                                    node.admission == NodeAdmission::Open
+                                        && (node.spec.max_tenures == 0
+                                            || node.load.tenures < node.spec.max_tenures)
+                                        && group
+                                            .spec
+                                            .require
+                                            .iter()
+                                            .all(|(k, v)| node.spec.labels.get(k) == Some(v))
+                                })
                         })
-                    })
             });
-            if let Some((session, _)) = eligible {
+            // Where the policy wants the answers of so many, so many must be there to answer.
+            let needed = match group.spec.policy {
+                ElectionPolicy::Freshest { answers_min } => answers_min.unwrap_or(1).max(1),
+                ElectionPolicy::Priority => 1,
+            };
+            let nth = usize::try_from(needed - 1).expect("a small number");
+            if let Some((session, _)) = eligible.nth(nth) {
                 return Err(violation(format!(
                     "{key:?} is {:?} for {:?} of calm, though session {session} could lead it (cluster time {:?}, tenure {:?}, \
                      cool-downs {:?}, pending {:?})",
@@ -128,7 +172,9 @@ impl Changes {
 
 /// The group's minimum tenure at an entry; zero where later entries of the same batch hide it.
 fn minimum_ms(entry: &AppliedEntry, group: &GroupKey, state: &State) -> u64 {
-    let found = state.group(&group.name).filter(|found| found.key == *group && found.spec_revision <= entry.revision);
+    let found = state
+        .group(&group.name)
+        .filter(|found| found.key == *group && found.spec_revision <= entry.revision);
     found.map_or(0, |found| found.spec.minimum_tenure_ms)
 }
 
@@ -147,10 +193,23 @@ mod tests {
 
     #[test]
     fn a_move_before_the_minimum_tenure_is_reported() {
-        let group = GroupKey { name: GroupName::new("g").unwrap(), created: Revision(1) };
-        let tenure = TenureKey { group: group.clone(), number: TenureNumber(1) };
+        let group = GroupKey {
+            name: GroupName::new("g").unwrap(),
+            created: Revision(1),
+        };
+        let tenure = TenureKey {
+            group: group.clone(),
+            number: TenureNumber(1),
+        };
         let mut changes = Changes::default();
-        changes.active.insert(group, Led { tenure: tenure.clone(), since: ClusterTime(1_000), minimum_ms: 500 });
+        changes.active.insert(
+            group,
+            Led {
+                tenure: tenure.clone(),
+                since: ClusterTime(1_000),
+                minimum_ms: 500,
+            },
+        );
         assert!(changes.on_voluntary(&tenure, ClusterTime(1_499)).is_err());
         assert!(changes.on_voluntary(&tenure, ClusterTime(1_500)).is_ok());
     }

@@ -38,7 +38,10 @@ impl Once {
             Some(before) => Err(Violation {
                 checker: "exactly_once",
                 guarantee: "retries: deduplicated by session and sequence, or by request id (protocol, section 7)",
-                what: format!("request {:?} had its effect at index {before} and again at {}", entry.trace, entry.index),
+                what: format!(
+                    "request {:?} had its effect at index {before} and again at {}",
+                    entry.trace, entry.index
+                ),
             }),
         }
     }
@@ -65,13 +68,19 @@ mod tests {
             cluster_time: ClusterTime(0),
             trace: TraceId(7),
             events: vec![Event::SessionOpened {
-                session: SessionKey { id: SessionId(index), created: Revision(index) },
+                session: SessionKey {
+                    id: SessionId(index),
+                    created: Revision(index),
+                },
                 ttl_ms: 100,
             }],
         };
         let mut once = Once::default();
         assert!(once.on_committed(&entry(1)).is_ok());
-        let without_effect = AppliedEntry { events: Vec::new(), ..entry(2) };
+        let without_effect = AppliedEntry {
+            events: Vec::new(),
+            ..entry(2)
+        };
         assert!(once.on_committed(&without_effect).is_ok());
         assert!(once.on_committed(&entry(3)).is_err());
     }

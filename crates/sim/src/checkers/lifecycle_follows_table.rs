@@ -37,7 +37,10 @@ impl Lifecycle {
                 Event::Directive { session, directive } => {
                     let last = self.directives.entry(*session).or_default();
                     if directive.seq != last.next() {
-                        return Err(violation(format!("{session:?} got directive {} after {last}", directive.seq)));
+                        return Err(violation(format!(
+                            "{session:?} got directive {} after {last}",
+                            directive.seq
+                        )));
                     }
                     *last = directive.seq;
                 }
@@ -51,19 +54,42 @@ impl Lifecycle {
     }
 
     fn on_transition(&mut self, event: &Event) -> Verdict {
-        let Event::Transition { group, from, to, cause, tenure } = event else { return Ok(()) };
+        let Event::Transition {
+            group,
+            from,
+            to,
+            cause,
+            tenure,
+        } = event
+        else {
+            return Ok(());
+        };
         self.checked += 1;
-        if !TRANSITIONS.iter().any(|row| row.from == *from && row.to == *to && row.cause == *cause) {
-            return Err(violation(format!("{group:?} went {from:?} -> {to:?} for {cause:?}: not in the table")));
+        if !TRANSITIONS
+            .iter()
+            .any(|row| row.from == *from && row.to == *to && row.cause == *cause)
+        {
+            return Err(violation(format!(
+                "{group:?} went {from:?} -> {to:?} for {cause:?}: not in the table"
+            )));
         }
-        let (phase, current) = self.phases.get(group).cloned().unwrap_or((Phase::Vacant, None));
+        let (phase, current) = self
+            .phases
+            .get(group)
+            .cloned()
+            .unwrap_or((Phase::Vacant, None));
         if phase != *from {
-            return Err(violation(format!("{group:?} went {from:?} -> {to:?}, but was {phase:?}")));
+            return Err(violation(format!(
+                "{group:?} went {from:?} -> {to:?}, but was {phase:?}"
+            )));
         }
         if let Some(current) = &current
             && *current != tenure.key
         {
-            return Err(violation(format!("{:?} of {from:?} -> {to:?} began before {current:?} ended", tenure.key)));
+            return Err(violation(format!(
+                "{:?} of {from:?} -> {to:?} began before {current:?} ended",
+                tenure.key
+            )));
         }
         let next = (*to != Phase::Vacant).then(|| tenure.key.clone());
         self.phases.insert(group.clone(), (*to, next));
@@ -86,20 +112,72 @@ mod tests {
     use quorate_types::{FencingToken, GroupName, Revision, TenureNumber};
 
     fn transition(from: Phase, to: Phase, cause: Cause, number: u64) -> Event {
-        let group = GroupKey { name: GroupName::new("g").unwrap(), created: Revision(1) };
-        let key = TenureKey { group: group.clone(), number: TenureNumber(number) };
-        let tenure =
-            TenureView { key, token: FencingToken(1), holder: None, node: None, configuration: Default::default() };
-        Event::Transition { group, from, to, cause, tenure }
+        let group = GroupKey {
+            name: GroupName::new("g").unwrap(),
+            created: Revision(1),
+        };
+        let key = TenureKey {
+            group: group.clone(),
+            number: TenureNumber(number),
+        };
+        let tenure = TenureView {
+            key,
+            token: FencingToken(1),
+            holder: None,
+            node: None,
+            configuration: Default::default(),
+        };
+        Event::Transition {
+            group,
+            from,
+            to,
+            cause,
+            tenure,
+        }
     }
 
     #[test]
     fn a_transition_out_of_the_table_or_out_of_order_is_reported() {
         let mut lifecycle = Lifecycle::default();
-        assert!(lifecycle.on_transition(&transition(Phase::Vacant, Phase::Active, Cause::Elected, 1)).is_ok());
-        assert!(lifecycle.on_transition(&transition(Phase::Preparing, Phase::Active, Cause::Ready, 1)).is_err());
-        assert!(lifecycle.on_transition(&transition(Phase::Active, Phase::Vacant, Cause::Elected, 1)).is_err());
-        assert!(lifecycle.on_transition(&transition(Phase::Active, Phase::Vacant, Cause::Released, 2)).is_err());
-        assert!(lifecycle.on_transition(&transition(Phase::Active, Phase::Vacant, Cause::Released, 1)).is_ok());
+        assert!(
+            lifecycle
+                .on_transition(&transition(Phase::Vacant, Phase::Active, Cause::Elected, 1))
+                .is_ok()
+        );
+        assert!(
+            lifecycle
+                .on_transition(&transition(
+                    Phase::Preparing,
+                    Phase::Active,
+                    Cause::Ready,
+                    1
+                ))
+                .is_err()
+        );
+        assert!(
+            lifecycle
+                .on_transition(&transition(Phase::Active, Phase::Vacant, Cause::Elected, 1))
+                .is_err()
+        );
+        assert!(
+            lifecycle
+                .on_transition(&transition(
+                    Phase::Active,
+                    Phase::Vacant,
+                    Cause::Released,
+                    2
+                ))
+                .is_err()
+        );
+        assert!(
+            lifecycle
+                .on_transition(&transition(
+                    Phase::Active,
+                    Phase::Vacant,
+                    Cause::Released,
+                    1
+                ))
+                .is_ok()
+        );
     }
 }

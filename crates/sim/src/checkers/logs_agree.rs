@@ -56,17 +56,29 @@ impl Log {
         if let Some((term, _)) = logged
             && term != entry.term
         {
-            return Err(violation(server, entry, format!("its log holds an entry of term {term} there")));
+            return Err(violation(
+                server,
+                entry,
+                &format!("its log holds an entry of term {term} there"),
+            ));
         }
         let bytes_hash = logged.map(|(_, hash)| hash);
         if let Some(known) = self.get(entry.index) {
             if known.term != entry.term || known.trace != entry.trace {
-                return Err(violation(server, entry, format!("committed was an entry of term {}", known.term)));
+                return Err(violation(
+                    server,
+                    entry,
+                    &format!("committed was an entry of term {}", known.term),
+                ));
             }
             if let (Some(ours), Some(theirs)) = (bytes_hash, known.bytes_hash)
                 && ours != theirs
             {
-                return Err(violation(server, entry, "its bytes differ from the committed ones".to_owned()));
+                return Err(violation(
+                    server,
+                    entry,
+                    "its bytes differ from the committed ones",
+                ));
             }
             if known.revision != entry.revision
                 || known.cluster_time != entry.cluster_time
@@ -76,12 +88,16 @@ impl Log {
                     "it had another effect: revision {} and {:?}, elsewhere revision {} and {:?}",
                     entry.revision, entry.events, known.revision, known.events
                 );
-                return Err(violation(server, entry, what));
+                return Err(violation(server, entry, &what));
             }
             return Ok(false);
         }
         if entry.index != self.last().next() {
-            return Err(violation(server, entry, format!("nobody applied what precedes it (last: {})", self.last())));
+            return Err(violation(
+                server,
+                entry,
+                &format!("nobody applied what precedes it (last: {})", self.last()),
+            ));
         }
         self.entries.push(Committed {
             term: entry.term,
@@ -95,11 +111,16 @@ impl Log {
     }
 }
 
-fn violation(server: usize, entry: &AppliedEntry, what: String) -> Violation {
+fn violation(server: usize, entry: &AppliedEntry, what: &str) -> Violation {
     Violation {
         checker: "logs_agree",
         guarantee: "1, 5: committed entries are never lost or reordered",
-        what: format!("server {} applied entry {} of term {}, but {what}", server + 1, entry.index, entry.term),
+        what: format!(
+            "server {} applied entry {} of term {}, but {what}",
+            server + 1,
+            entry.index,
+            entry.term
+        ),
     }
 }
 
@@ -121,14 +142,37 @@ mod tests {
     #[test]
     fn a_different_entry_at_a_committed_index_is_reported() {
         let mut log = Log::default();
-        assert_eq!(log.on_applied(0, &entry(1, 1, 7), Some((Term(1), 5))), Ok(true));
-        assert_eq!(log.on_applied(1, &entry(1, 1, 7), Some((Term(1), 5))), Ok(false));
-        assert!(log.on_applied(1, &entry(1, 2, 7), None).is_err(), "another term");
-        assert!(log.on_applied(1, &entry(1, 1, 8), None).is_err(), "another request");
-        assert!(log.on_applied(1, &entry(1, 1, 7), Some((Term(1), 6))).is_err(), "other bytes");
-        assert!(log.on_applied(1, &entry(1, 1, 7), Some((Term(3), 5))).is_err(), "another term in the log");
+        assert_eq!(
+            log.on_applied(0, &entry(1, 1, 7), Some((Term(1), 5))),
+            Ok(true)
+        );
+        assert_eq!(
+            log.on_applied(1, &entry(1, 1, 7), Some((Term(1), 5))),
+            Ok(false)
+        );
+        assert!(
+            log.on_applied(1, &entry(1, 2, 7), None).is_err(),
+            "another term"
+        );
+        assert!(
+            log.on_applied(1, &entry(1, 1, 8), None).is_err(),
+            "another request"
+        );
+        assert!(
+            log.on_applied(1, &entry(1, 1, 7), Some((Term(1), 6)))
+                .is_err(),
+            "other bytes"
+        );
+        assert!(
+            log.on_applied(1, &entry(1, 1, 7), Some((Term(3), 5)))
+                .is_err(),
+            "another term in the log"
+        );
         assert!(log.on_applied(1, &entry(3, 1, 7), None).is_err(), "a hole");
-        let other = AppliedEntry { revision: Revision(9), ..entry(1, 1, 7) };
+        let other = AppliedEntry {
+            revision: Revision(9),
+            ..entry(1, 1, 7)
+        };
         assert!(log.on_applied(1, &other, None).is_err(), "another effect");
     }
 }

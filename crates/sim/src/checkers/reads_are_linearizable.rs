@@ -17,7 +17,13 @@ impl Reads {
     ///
     /// # Errors
     /// It missed something.
-    pub fn on_answer(&mut self, server: usize, floor: LogIndex, index: LogIndex, applied: LogIndex) -> Verdict {
+    pub fn on_answer(
+        &mut self,
+        server: usize,
+        floor: LogIndex,
+        index: LogIndex,
+        applied: LogIndex,
+    ) -> Verdict {
         self.checked += 1;
         if index >= floor && applied >= index {
             return Ok(());
@@ -41,8 +47,20 @@ mod tests {
     #[test]
     fn a_read_that_misses_an_acknowledged_write_is_reported() {
         let mut reads = Reads::default();
-        assert!(reads.on_answer(0, LogIndex(4), LogIndex(4), LogIndex(5)).is_ok());
-        assert!(reads.on_answer(0, LogIndex(4), LogIndex(3), LogIndex(5)).is_err());
-        assert!(reads.on_answer(0, LogIndex(4), LogIndex(4), LogIndex(3)).is_err());
+        assert!(
+            reads
+                .on_answer(0, LogIndex(4), LogIndex(4), LogIndex(5))
+                .is_ok()
+        );
+        assert!(
+            reads
+                .on_answer(0, LogIndex(4), LogIndex(3), LogIndex(5))
+                .is_err()
+        );
+        assert!(
+            reads
+                .on_answer(0, LogIndex(4), LogIndex(4), LogIndex(3))
+                .is_err()
+        );
     }
 }

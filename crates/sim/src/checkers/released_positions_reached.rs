@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use quorate_coord::{DirectiveKind, ElectionPolicy, Event, GroupKey, Position, SessionKey, State, TenureKey};
+use quorate_coord::{
+    DirectiveKind, ElectionPolicy, Event, GroupKey, Position, SessionKey, State, TenureKey,
+};
 use quorate_replica::AppliedEntry;
 
 use super::{Verdict, Violation};
@@ -30,14 +32,26 @@ impl Positions {
     /// A holder was activated behind the released position.
     pub fn on_committed(&mut self, entry: &AppliedEntry, state: &State) -> Verdict {
         for event in &entry.events {
-            let Event::Directive { session, directive } = event else { continue };
-            let DirectiveKind::Activate { predecessor: Some(predecessor), .. } = &directive.kind else { continue };
-            let Some(released) = predecessor.position else { continue };
+            let Event::Directive { session, directive } = event else {
+                continue;
+            };
+            let DirectiveKind::Activate {
+                predecessor: Some(predecessor),
+                ..
+            } = &directive.kind
+            else {
+                continue;
+            };
+            let Some(released) = predecessor.position else {
+                continue;
+            };
             // A policy that a later entry of the same batch set did not hold yet.
-            let group = state
-                .group(&directive.tenure.group.name)
-                .filter(|group| group.key == directive.tenure.group && group.spec_revision <= entry.revision);
-            if !group.is_some_and(|group| matches!(group.spec.policy, ElectionPolicy::Freshest { .. })) {
+            let group = state.group(&directive.tenure.group.name).filter(|group| {
+                group.key == directive.tenure.group && group.spec_revision <= entry.revision
+            });
+            if !group
+                .is_some_and(|group| matches!(group.spec.policy, ElectionPolicy::Freshest { .. }))
+            {
                 continue;
             }
             self.on_activated(&directive.tenure, *session, released)?;
@@ -45,16 +59,27 @@ impl Positions {
         Ok(())
     }
 
-    fn on_activated(&mut self, tenure: &TenureKey, session: SessionKey, released: Position) -> Verdict {
+    fn on_activated(
+        &mut self,
+        tenure: &TenureKey,
+        session: SessionKey,
+        released: Position,
+    ) -> Verdict {
         self.checked += 1;
-        let reached = self.reached.get(&(tenure.group.clone(), session)).copied().unwrap_or_default();
+        let reached = self
+            .reached
+            .get(&(tenure.group.clone(), session))
+            .copied()
+            .unwrap_or_default();
         if reached >= released {
             return Ok(());
         }
         Err(Violation {
             checker: "released_positions_reached",
             guarantee: "3: the new holder completes what the one before acknowledged (protocol, section 4, freshest policy)",
-            what: format!("{tenure:?} was activated at {session:?}, which has {reached:?} of the released {released:?}"),
+            what: format!(
+                "{tenure:?} was activated at {session:?}, which has {reached:?} of the released {released:?}"
+            ),
         })
     }
 }
@@ -66,13 +91,34 @@ mod tests {
 
     #[test]
     fn a_holder_behind_the_released_position_is_reported() {
-        let group = GroupKey { name: GroupName::new("g").unwrap(), created: Revision(1) };
-        let session = SessionKey { id: SessionId(1), created: Revision(1) };
-        let tenure = TenureKey { group: group.clone(), number: TenureNumber(2) };
+        let group = GroupKey {
+            name: GroupName::new("g").unwrap(),
+            created: Revision(1),
+        };
+        let session = SessionKey {
+            id: SessionId(1),
+            created: Revision(1),
+        };
+        let tenure = TenureKey {
+            group: group.clone(),
+            number: TenureNumber(2),
+        };
         let mut positions = Positions::default();
-        assert!(positions.on_activated(&tenure, session, Position(1)).is_err());
+        assert!(
+            positions
+                .on_activated(&tenure, session, Position(1))
+                .is_err()
+        );
         positions.on_reached(&group, session, Position(4));
-        assert!(positions.on_activated(&tenure, session, Position(4)).is_ok());
-        assert!(positions.on_activated(&tenure, session, Position(5)).is_err());
+        assert!(
+            positions
+                .on_activated(&tenure, session, Position(4))
+                .is_ok()
+        );
+        assert!(
+            positions
+                .on_activated(&tenure, session, Position(5))
+                .is_err()
+        );
     }
 }

@@ -39,7 +39,9 @@ impl Sessions {
     /// It ended a session that its owner counts on.
     pub fn on_committed(&mut self, now: Moment, entry: &AppliedEntry) -> Verdict {
         for event in &entry.events {
-            let Event::SessionEnded { session, cause } = event else { continue };
+            let Event::SessionEnded { session, cause } = event else {
+                continue;
+            };
             let valid = self.valid.remove(session);
             if *cause == Cause::Closed {
                 continue;
@@ -63,7 +65,9 @@ fn violation(session: SessionKey, ended: Moment, until: Moment) -> Violation {
     Violation {
         checker: "sessions_never_expire_early",
         guarantee: "3: at most one believed tenure per group at any real time (a holder's lease outlasts its session)",
-        what: format!("session {session:?} ended at {ended:?}, but its owner counts on it until {until:?}"),
+        what: format!(
+            "session {session:?} ended at {ended:?}, but its owner counts on it until {until:?}"
+        ),
     }
 }
 
@@ -85,16 +89,34 @@ mod tests {
 
     #[test]
     fn a_session_that_ends_before_its_owner_stops_counting_on_it_is_reported() {
-        let session = SessionKey { id: SessionId(1), created: Revision(1) };
+        let session = SessionKey {
+            id: SessionId(1),
+            created: Revision(1),
+        };
         let mut sessions = Sessions::default();
         sessions.on_valid(session, Moment(100)).unwrap();
-        assert!(sessions.on_committed(Moment(99), &ended(session, Cause::Expired)).is_err());
+        assert!(
+            sessions
+                .on_committed(Moment(99), &ended(session, Cause::Expired))
+                .is_err()
+        );
         let mut sessions = Sessions::default();
         sessions.on_valid(session, Moment(100)).unwrap();
-        assert!(sessions.on_committed(Moment(99), &ended(session, Cause::Closed)).is_ok());
+        assert!(
+            sessions
+                .on_committed(Moment(99), &ended(session, Cause::Closed))
+                .is_ok()
+        );
         let mut sessions = Sessions::default();
         sessions.on_valid(session, Moment(100)).unwrap();
-        assert!(sessions.on_committed(Moment(100), &ended(session, Cause::Expired)).is_ok());
-        assert!(sessions.on_valid(session, Moment(101)).is_err(), "extended after its end");
+        assert!(
+            sessions
+                .on_committed(Moment(100), &ended(session, Cause::Expired))
+                .is_ok()
+        );
+        assert!(
+            sessions.on_valid(session, Moment(101)).is_err(),
+            "extended after its end"
+        );
     }
 }

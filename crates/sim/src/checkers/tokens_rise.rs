@@ -27,7 +27,9 @@ impl Tokens {
     /// A tenure's token does not exceed those before, or a tenure's token changed.
     pub fn on_committed(&mut self, entry: &AppliedEntry) -> Verdict {
         for event in &entry.events {
-            let Event::Transition { to, tenure, .. } = event else { continue };
+            let Event::Transition { to, tenure, .. } = event else {
+                continue;
+            };
             if *to == Phase::Vacant {
                 continue;
             }
@@ -41,9 +43,9 @@ impl Tokens {
         let name = tenure.group.name.clone();
         match self.granted.insert(name, (tenure.clone(), token)) {
             Some((before, known)) if before == *tenure && known == token => Ok(()),
-            Some((before, known)) if before == *tenure || token <= known => Err(violation(format!(
-                "{tenure:?} has token {token}, after {before:?} with token {known}"
-            ))),
+            Some((before, known)) if before == *tenure || token <= known => Err(violation(
+                format!("{tenure:?} has token {token}, after {before:?} with token {known}"),
+            )),
             _ => Ok(()),
         }
     }
@@ -58,9 +60,9 @@ impl Tokens {
             Some((before, _)) if token < before => Err(violation(format!(
                 "the resource of {group:?} took a write with token {token} after one with {before}"
             ))),
-            Some((before, other)) if token == before && writer != other => {
-                Err(violation(format!("two tenures of {group:?} wrote with token {token}")))
-            }
+            Some((before, other)) if token == before && writer != other => Err(violation(format!(
+                "two tenures of {group:?} wrote with token {token}"
+            ))),
             _ => Ok(()),
         }
     }
@@ -82,7 +84,13 @@ mod tests {
 
     fn tenure(created: u64, number: u64) -> TenureKey {
         let name = GroupName::new("g").unwrap();
-        TenureKey { group: GroupKey { name, created: Revision(created) }, number: TenureNumber(number) }
+        TenureKey {
+            group: GroupKey {
+                name,
+                created: Revision(created),
+            },
+            number: TenureNumber(number),
+        }
     }
 
     #[test]
@@ -91,10 +99,16 @@ mod tests {
         assert!(tokens.on_grant(&tenure(1, 1), FencingToken(5)).is_ok());
         assert!(tokens.on_grant(&tenure(1, 1), FencingToken(5)).is_ok());
         assert!(tokens.on_grant(&tenure(1, 2), FencingToken(6)).is_ok());
-        assert!(tokens.on_grant(&tenure(9, 1), FencingToken(6)).is_err(), "the same over a recreation");
+        assert!(
+            tokens.on_grant(&tenure(9, 1), FencingToken(6)).is_err(),
+            "the same over a recreation"
+        );
         let mut tokens = Tokens::default();
         assert!(tokens.on_grant(&tenure(1, 1), FencingToken(5)).is_ok());
-        assert!(tokens.on_grant(&tenure(1, 1), FencingToken(7)).is_err(), "a tenure has one token");
+        assert!(
+            tokens.on_grant(&tenure(1, 1), FencingToken(7)).is_err(),
+            "a tenure has one token"
+        );
     }
 
     #[test]
