@@ -26,6 +26,8 @@ struct Led {
 #[derive(Debug, Default)]
 pub struct Changes {
     active: BTreeMap<GroupKey, Led>,
+    /// The minimum tenure of each group's spec, in milliseconds.
+    minimums: BTreeMap<GroupKey, u64>,
     unled: BTreeMap<GroupKey, Moment>,
     /// How many voluntary handovers were looked at.
     pub checked: u64,
@@ -41,13 +43,17 @@ impl Changes {
             match event {
                 Event::GroupCreated { group } => {
                     self.unled.insert(group.clone(), now);
+                    self.minimums
+                        .insert(group.clone(), minimum_ms(entry, group, state));
                 }
                 Event::GroupDeleted { group } => {
                     self.unled.remove(group);
                     self.active.remove(group);
+                    self.minimums.remove(group);
                 }
                 Event::GroupUpdated { group } => {
                     let minimum_ms = minimum_ms(entry, group, state);
+                    self.minimums.insert(group.clone(), minimum_ms);
                     if let Some(led) = self.active.get_mut(group) {
                         led.minimum_ms = led.minimum_ms.min(minimum_ms);
                     }
@@ -61,7 +67,8 @@ impl Changes {
                 } => {
                     match to {
                         Phase::Active if *from != Phase::Draining => {
-                            let minimum_ms = minimum_ms(entry, group, state);
+                            // Deadlines fire before the entry's own command, so under the spec before it.
+                            let minimum_ms = self.minimums.get(group).copied().unwrap_or(0);
                             let led = Led {
                                 tenure: tenure.key.clone(),
                                 since: entry.cluster_time,

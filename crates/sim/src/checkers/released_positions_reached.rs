@@ -31,7 +31,7 @@ impl Positions {
     /// # Errors
     /// A holder was activated behind the released position.
     pub fn on_committed(&mut self, entry: &AppliedEntry, state: &State) -> Verdict {
-        for event in &entry.events {
+        for (at, event) in entry.events.iter().enumerate() {
             let Event::Directive { session, directive } = event else {
                 continue;
             };
@@ -45,7 +45,12 @@ impl Positions {
             let Some(released) = predecessor.position else {
                 continue;
             };
-            // A policy that a later entry of the same batch set did not hold yet.
+            // Deadlines fire before the entry's own command: the policy that it sets did not hold yet.
+            let sets_policy = |event: &Event| matches!(event, Event::GroupUpdated { group } if *group == directive.tenure.group);
+            if entry.events[at..].iter().any(sets_policy) {
+                continue;
+            }
+            // Nor did one that a later entry of the same batch set.
             let group = state.group(&directive.tenure.group.name).filter(|group| {
                 group.key == directive.tenure.group && group.spec_revision <= entry.revision
             });
