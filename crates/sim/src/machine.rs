@@ -23,6 +23,8 @@ use crate::writer::{Mirror, Writer};
 
 /// How often a running replica's invariants are checked, in steps, where debug assertions are off.
 const CHECK_EVERY: u64 = 64;
+/// How often its state's, which cost a pass over all of it, in steps.
+const CHECK_STATE_EVERY: u64 = 512;
 /// How often a published state is digested, in entries.
 const DIGEST_EVERY: u64 = 16;
 
@@ -235,7 +237,7 @@ impl World {
         if check {
             let running = self.running(server).expect("it just stepped");
             running.replica.check_invariants();
-            if running.steps.is_multiple_of(CHECK_EVERY) {
+            if running.steps.is_multiple_of(CHECK_STATE_EVERY) {
                 running.replica.state().check_invariants();
             }
         }
