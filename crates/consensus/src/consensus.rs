@@ -8,7 +8,7 @@ use quorate_types::{LogIndex, ReplicaId, Term, Time};
 use crate::history::History;
 use crate::leader::Leading;
 use crate::log::Log;
-use crate::seen::Seen;
+use crate::seen::{Past, Seen};
 use crate::snapshot::Incoming;
 use crate::{
     AppendOutcome, Boot, Config, Configuration, Entry, HardState, LogPosition, Message, Output,
@@ -65,6 +65,7 @@ pub struct Consensus<C> {
     pub(crate) round_last: RoundId,
 
     pub(crate) seen: BTreeMap<ReplicaId, Seen>,
+    pub(crate) past: Past,
     pub(crate) stopped: bool,
 }
 
@@ -107,6 +108,7 @@ impl<C: Payload> Consensus<C> {
         );
         let mut history = History::new(snapshot.last.index, snapshot.configuration.clone());
         history.note_appended(log.slice(snapshot.last.index.next(), log.last().index));
+        let past = Past::new(hard_state, log.last().index);
         let mut consensus = Self {
             rng: fastrand::Rng::with_seed(config.seed),
             hard_state,
@@ -130,6 +132,7 @@ impl<C: Payload> Consensus<C> {
             leading: None,
             round_last: RoundId::default(),
             seen: BTreeMap::new(),
+            past,
             stopped: false,
             config,
         };
@@ -174,7 +177,6 @@ impl<C: Payload> Consensus<C> {
         if self.stopped || from == self.config.id || !is_plausible(&message) {
             return;
         }
-        // Before any term is adopted, which would hide that this replica's own was rolled back.
         if self.stops_for_rollback(from, &message, out) {
             return;
         }
@@ -475,6 +477,7 @@ impl<C: Payload> Consensus<C> {
         message: Message<C>,
         out: &mut Vec<Output<C>>,
     ) {
+        self.note_told(to, &message);
         self.flush(out);
         let newest_hard_state = self.hard_state_pending.back().map(|(seq, _)| *seq);
         out.push(match write.max(newest_hard_state) {

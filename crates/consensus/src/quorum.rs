@@ -22,6 +22,12 @@ impl Configuration {
         self.learners.contains(&id) && !self.is_voter(id)
     }
 
+    /// Whether `id` belongs to the configuration at all.
+    #[must_use]
+    pub fn is_member(&self, id: ReplicaId) -> bool {
+        self.is_voter(id) || self.learners.contains(&id)
+    }
+
     /// Everyone who votes, both halves of a joint configuration together.
     #[must_use]
     pub fn voters(&self) -> BTreeSet<ReplicaId> {
@@ -144,5 +150,100 @@ mod tests {
             2
         );
         assert_eq!(reached(&[], None, &[]), 0);
+    }
+
+    /// Every non-empty set of up to four replicas as a bit mask.
+    const SETS: std::ops::Range<u64> = 1..16;
+
+    fn ids(mask: u64) -> Vec<u64> {
+        (0..64).filter(|bit| mask >> bit & 1 == 1).collect()
+    }
+
+    fn holds(mask: u64) -> impl Fn(ReplicaId) -> bool {
+        move |id| mask >> id.0 & 1 == 1
+    }
+
+    /// Every plain and every joint configuration of those sets.
+    fn all_configurations() -> Vec<Configuration> {
+        let joint = SETS.flat_map(|incoming| {
+            SETS.map(move |outgoing| configuration(&ids(incoming), Some(&ids(outgoing))))
+        });
+        SETS.map(|incoming| configuration(&ids(incoming), None))
+            .chain(joint)
+            .collect()
+    }
+
+    #[test]
+    fn every_election_quorum_meets_every_election_and_commit_quorum() {
+        for configuration in all_configurations() {
+            let elects: Vec<u64> = (0..16)
+                .filter(|set| configuration.has_election_quorum(holds(*set)))
+                .collect();
+            let commits: Vec<u64> = (0..16)
+                .filter(|set| configuration.has_commit_quorum(holds(*set)))
+                .collect();
+            assert!(
+                !elects.is_empty() && !commits.is_empty(),
+                "{configuration:?} can do nothing"
+            );
+            for one in &elects {
+                for other in elects.iter().chain(&commits) {
+                    assert_ne!(one & other, 0, "{configuration:?}: {one:b} and {other:b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_joint_quorum_meets_every_quorum_of_either_half() {
+        for joint in all_configurations() {
+            let Some(outgoing) = &joint.outgoing else {
+                continue;
+            };
+            for half in [&joint.incoming, outgoing] {
+                let alone = Configuration {
+                    incoming: half.clone(),
+                    ..Configuration::default()
+                };
+                for (one, other) in (0..16).flat_map(|one| (0..16).map(move |other| (one, other))) {
+                    let both = joint.has_election_quorum(holds(one))
+                        && alone.has_commit_quorum(holds(other));
+                    assert!(
+                        !both || one & other != 0,
+                        "{joint:?}: {one:b} and {other:b}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_commit_quorum_reached_is_the_most_that_one_has() {
+        for configuration in all_configurations() {
+            for code in 0..81_u64 {
+                let value = |id: ReplicaId| code / 3_u64.pow(id.0 as u32) % 3;
+                let most = (0..3)
+                    .rev()
+                    .find(|at| configuration.has_commit_quorum(|id| value(id) >= *at))
+                    .unwrap_or(0);
+                assert_eq!(
+                    configuration.commit_quorum_reached(value),
+                    most,
+                    "{configuration:?}, code {code}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn learners_and_strangers_count_nowhere() {
+        for mut configuration in all_configurations() {
+            configuration.learners = [8, 9].map(ReplicaId).into();
+            let learners_only = holds(0b11 << 8);
+            assert!(!configuration.has_election_quorum(&learners_only));
+            assert!(!configuration.has_commit_quorum(learners_only));
+            assert!(configuration.is_member(ReplicaId(8)) && !configuration.is_voter(ReplicaId(8)));
+            assert!(!configuration.is_member(ReplicaId(12)));
+        }
     }
 }

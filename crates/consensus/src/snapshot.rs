@@ -320,6 +320,7 @@ impl<C: Payload> Consensus<C> {
             offset,
         };
         progress.waiting_since = now;
+        self.note_told_term(to);
         out.push(Output::SendSnapshotChunk {
             to,
             term,
