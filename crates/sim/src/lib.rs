@@ -13,6 +13,7 @@ pub mod clock;
 pub mod convert;
 pub mod faults;
 pub mod machine;
+pub mod model;
 pub mod network;
 pub mod node;
 pub mod options;
