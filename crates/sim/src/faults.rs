@@ -327,6 +327,17 @@ fn partition(random: &mut fastrand::Rng, setup: &Setup, server: usize, lasts: Du
 }
 
 impl Fault {
+    /// The node that it strikes, if it is one.
+    #[must_use]
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Self::PauseNode { node, .. }
+            | Self::KillNode { node, .. }
+            | Self::CutNode { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// Its name, for the count.
     #[must_use]
     pub fn kind(&self) -> &'static str {

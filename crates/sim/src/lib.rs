@@ -8,6 +8,7 @@
 
 pub mod caller;
 pub mod calm;
+pub mod case;
 pub mod checkers;
 pub mod clock;
 pub mod convert;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod setup;
 pub mod stats;
 pub mod stream;
+pub mod summary;
 pub mod trace;
 pub mod world;
 pub mod writer;

@@ -5,15 +5,23 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::case::Case;
 use crate::checkers::Violation;
 use crate::options::Options;
 use crate::stats::Stats;
+use crate::trace::Trace;
 use crate::world::{Ended, World};
 
 /// Runs one seed; a broken assertion counts as a violation.
 #[must_use]
 pub fn run_seed(seed: u64, replicas: Option<usize>, trace: bool) -> Ended {
-    guard(|| World::new(seed, replicas, trace).run())
+    run_case(&Case::whole(seed, replicas), trace)
+}
+
+/// Runs one case; a broken assertion counts as a violation.
+pub fn run_case(case: &Case, trace: impl Into<Trace>) -> Ended {
+    let trace = trace.into();
+    guard(|| World::with_setup(case.seed, case.setup(), trace, None).run())
 }
 
 /// Turns a broken assertion into a violation.
@@ -48,16 +56,31 @@ pub struct Summary {
     pub failures: Vec<(u64, Violation)>,
     /// How long it took.
     pub wall: Duration,
+    /// How long all threads together were at it.
+    pub busy: Duration,
     /// The trace hashes, mixed in order of the seeds; of one seed, its own.
     pub trace_hash: u64,
 }
 
-/// Runs the seeds; `report` is called for each failure as it is found.
-pub fn run(options: &Options, report: impl Fn(u64, &Violation) + Sync) -> Summary {
+/// What the threads have found so far.
+#[derive(Debug, Default)]
+struct Found {
+    stats: Stats,
+    failures: Vec<(u64, Violation)>,
+    hashes: Vec<(u64, u64)>,
+    busy: Duration,
+}
+
+/// Runs the seeds; `trace` gives each its record, and `report` is called for each failure as it is found.
+pub fn run(
+    options: &Options,
+    trace: impl Fn() -> Trace + Sync,
+    report: impl Fn(&Case, &Violation) + Sync,
+) -> Summary {
     let started = Instant::now();
     let next = AtomicU64::new(options.seeds.start);
     let stop = AtomicBool::new(false);
-    let results = Mutex::new((Stats::default(), Vec::new(), Vec::new()));
+    let found = Mutex::new(Found::default());
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
@@ -66,15 +89,18 @@ pub fn run(options: &Options, report: impl Fn(u64, &Violation) + Sync) -> Summar
                     if seed >= options.seeds.end {
                         break;
                     }
-                    let ended = run_seed(seed, options.replicas, options.trace);
-                    let mut results = results.lock().expect("no holder of the lock panics");
-                    results.0 += &ended.stats;
-                    results.2.push((seed, ended.trace_hash));
+                    let case = options.case(seed);
+                    let began = Instant::now();
+                    let ended = run_case(&case, trace());
+                    let mut found = found.lock().expect("no holder of the lock panics");
+                    found.busy += began.elapsed();
+                    found.stats += &ended.stats;
+                    found.hashes.push((seed, ended.trace_hash));
                     if let Some(violation) = ended.violation {
-                        report(seed, &violation);
-                        results.1.push((seed, violation));
+                        report(&case, &violation);
+                        found.failures.push((seed, violation));
                         // A few tell as much as all.
-                        if results.1.len() >= 20 {
+                        if found.failures.len() >= options.failures_max {
                             stop.store(true, Ordering::Relaxed);
                         }
                     }
@@ -82,21 +108,21 @@ pub fn run(options: &Options, report: impl Fn(u64, &Violation) + Sync) -> Summar
             });
         }
     });
-    let (stats, mut failures, mut hashes) = results
-        .into_inner()
-        .expect("no holder of the lock panicked");
-    failures.sort_by_key(|(seed, _)| *seed);
-    hashes.sort_unstable();
-    let trace_hash = match hashes[..] {
+    let mut found = found.into_inner().expect("no holder of the lock panicked");
+    found.failures.sort_by_key(|(seed, _)| *seed);
+    found.hashes.sort_unstable();
+    let trace_hash = match found.hashes[..] {
         [(_, hash)] => hash,
-        _ => hashes
+        _ => found
+            .hashes
             .iter()
             .fold(0, |sum, (_, hash)| crate::trace::mix(sum ^ hash)),
     };
     Summary {
-        stats,
-        failures,
+        stats: found.stats,
+        failures: found.failures,
         wall: started.elapsed(),
+        busy: found.busy,
         trace_hash,
     }
 }

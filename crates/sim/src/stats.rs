@@ -29,6 +29,8 @@ pub struct Stats {
     pub writes_taken: u64,
     /// Writes that the fenced resources refused for their tokens.
     pub writes_fenced: u64,
+    /// How many worlds there were of each sort.
+    pub worlds: BTreeMap<&'static str, u64>,
     /// How often each checker looked.
     pub checks: BTreeMap<&'static str, u64>,
     /// How often each kind of fault struck.
@@ -62,6 +64,9 @@ impl AddAssign<&Stats> for Stats {
         self.leaders += other.leaders;
         self.writes_taken += other.writes_taken;
         self.writes_fenced += other.writes_fenced;
+        for (kind, count) in &other.worlds {
+            *self.worlds.entry(kind).or_default() += count;
+        }
         for (kind, count) in &other.checks {
             *self.checks.entry(kind).or_default() += count;
         }

@@ -2,28 +2,55 @@
 //!
 //! Two runs of one seed must have the same hash; a difference means that something undetermined got in.
 
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
 use crate::clock::Moment;
 
 /// A run's record.
-#[derive(Debug)]
 pub struct Trace {
     hash: u64,
     lines: u64,
-    print: bool,
+    print: Option<BufWriter<Box<dyn Write>>>,
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace")
+            .field("hash", &self.hash)
+            .field("lines", &self.lines)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new record, printed to the standard output if so wished.
+impl From<bool> for Trace {
+    fn from(print: bool) -> Self {
+        Self::new(print.then(|| Box::new(io::stdout()) as Box<dyn Write>))
+    }
 }
 
 impl Trace {
-    /// A new record, printed to the standard output where `print` is set.
-    #[must_use]
-    pub fn new(print: bool) -> Self {
+    fn new(print: Option<Box<dyn Write>>) -> Self {
         Self {
             hash: 0xcbf2_9ce4_8422_2325,
             lines: 0,
-            print,
+            print: print.map(BufWriter::new),
         }
     }
 
+    /// A new record, printed to a file.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn to_file(path: &Path) -> io::Result<Self> {
+        Ok(Self::new(Some(Box::new(File::create(path)?))))
+    }
+
     /// Records one thing that happened. `numbers` go into the hash, the text is made only when printed.
+    #[inline]
     pub fn note(
         &mut self,
         now: Moment,
@@ -35,15 +62,16 @@ impl Trace {
             self.hash = mix(self.hash ^ number);
         }
         self.lines += 1;
-        if self.print {
-            println!("{now:?} {}", text());
+        if let Some(print) = &mut self.print {
+            // Whoever reads it may have had enough, as `head` does.
+            let _ = writeln!(print, "{now:?} {}", text());
         }
     }
 
     /// Whether text is printed.
     #[must_use]
     pub fn is_printing(&self) -> bool {
-        self.print
+        self.print.is_some()
     }
 
     /// The hash of everything recorded.

@@ -176,7 +176,12 @@ impl World {
 
     /// A world of a given setup, and with a mistake planted in it.
     #[must_use]
-    pub fn with_setup(seed: u64, setup: Setup, trace: bool, plant: Option<Plant>) -> Self {
+    pub fn with_setup(
+        seed: u64,
+        setup: Setup,
+        trace: impl Into<Trace>,
+        plant: Option<Plant>,
+    ) -> Self {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x3013);
         let groups: Vec<GroupName> = (0..setup.groups)
             .map(|at| GroupName::new(&format!("g{at:02}")).expect("a short name"))
@@ -199,7 +204,7 @@ impl World {
             group_index,
             network: Network::new(setup.replicas, setup.nodes, setup.quality, random.u64(..)),
             checkers: Checkers::default(),
-            trace: Trace::new(trace),
+            trace: trace.into(),
             stats: Stats {
                 seeds: 1,
                 ..Stats::default()
@@ -329,6 +334,16 @@ impl World {
             ("exactly_once", checkers.once.count()),
             ("released_positions_reached", checkers.positions.checked),
         ];
+        self.stats.worlds.insert(
+            match self.servers.len() {
+                1 => "1 replica",
+                3 => "3 replicas",
+                5 => "5 replicas",
+                7 => "7 replicas",
+                _ => "other sizes",
+            },
+            1,
+        );
         self.stats.checks = checks.into_iter().collect();
         self.stats.tenures = checkers.tokens.granted_count;
         Ended {
