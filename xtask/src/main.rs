@@ -8,6 +8,7 @@ mod arrows;
 mod commands;
 mod links;
 mod manifest;
+mod mutants;
 mod pages;
 mod sources;
 mod workspace;
@@ -16,11 +17,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
-const USAGE: &str = "usage: cargo xtask <verify | check | fix>
+const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants>
 
   verify  format, lints, dependency arrows, repository rules, cargo-deny; never writes
   check   only what takes a second: dependency arrows and repository rules
-  fix     rustfmt, and what clippy can fix by itself";
+  fix     rustfmt, and what clippy can fix by itself
+  mutants plants known mistakes in a copy and shows what catches each; `mutants --list` names them";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +30,13 @@ fn main() -> ExitCode {
         ["verify"] => verify(),
         ["check"] => check(),
         ["fix"] => fix(),
+        ["mutants", ref words @ ..] => match mutants::Options::parse(words) {
+            Ok(options) => mutants::run(&options),
+            Err(wrong) => {
+                eprintln!("{wrong}\n\n{}", mutants::USAGE);
+                return ExitCode::from(2);
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -81,6 +90,7 @@ fn check() -> anyhow::Result<()> {
         sources::problems(&root)?,
         links::problems(&root)?,
         pages::problems(&root)?,
+        mutants::problems(&root)?,
     ]
     .concat();
     if !problems.is_empty() {
