@@ -116,7 +116,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         eprintln!("[{}/{}] {}", at + 1, mutants.len(), report::line(&outcome));
         outcomes.push(outcome);
     }
-    bench.tree.revert()?;
     bench.prove_innocent(&mutants, &mut outcomes)?;
     let failures = outcomes
         .iter()
@@ -202,7 +201,7 @@ impl<'a> Bench<'a> {
                 };
                 eprintln!("unmutated: {}", simulator.shown());
                 match simulator.run()? {
-                    Found::Nothing { .. } => proven.push(simulator.shown()),
+                    Found::Nothing => proven.push(simulator.shown()),
                     found => bail!("the unmutated simulator fails: {found:?}"),
                 }
             }
@@ -212,7 +211,7 @@ impl<'a> Bench<'a> {
                 let command = detect::command_of(detector);
                 eprintln!("unmutated: {command}");
                 match detect::run_other(&self.tree, detector)? {
-                    Ok(Found::Nothing { .. }) => proven.push(command),
+                    Ok(Found::Nothing) => proven.push(command),
                     found => bail!("the unmutated copy fails: {found:?}"),
                 }
             }
@@ -226,7 +225,7 @@ impl<'a> Bench<'a> {
             name: mutant.name.clone(),
             source: mutant.source.clone(),
             detector: mutant.detector,
-            verdict: Verdict::NotCaught { after: 0 },
+            verdict: Verdict::NotCaught { seeds: 0 },
             build: Duration::ZERO,
             ran: Duration::ZERO,
         };
@@ -258,11 +257,13 @@ impl<'a> Bench<'a> {
         outcome.ran = began.elapsed().saturating_sub(outcome.build);
         outcome.verdict = match found {
             Err(why) => Verdict::DoesNotBuild(why),
-            Ok(Found::Nothing { after }) => Verdict::NotCaught { after },
+            Ok(Found::Nothing) => Verdict::NotCaught {
+                seeds: self.options.seeds,
+            },
             Ok(Found::Failure { by, seed, what }) => Verdict::Caught { by, seed, what },
             Ok(Found::Endless) => Verdict::Endless,
         };
-        self.tree.unplant();
+        self.tree.revert()?;
         Ok(outcome)
     }
 

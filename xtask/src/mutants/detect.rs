@@ -1,13 +1,14 @@
 //! Builds the scratch copy, and runs what is to notice the mistake in it.
 
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use super::list::Detector;
 use super::tree::Tree;
@@ -19,10 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// All clean.
-    Nothing {
-        /// How many seeds.
-        after: u64,
-    },
+    Nothing,
     /// Something did not hold.
     Failure {
         /// The checker or test.
@@ -93,7 +91,7 @@ pub(crate) fn run_other(tree: &Tree, detector: Detector) -> anyhow::Result<Built
                 return Ok(Err(why));
             }
             let mut command = Command::new(tree.target.join("mutants/quorate-model"));
-            watch(&mut command, 0, model_failure).map(Ok)
+            watch(&mut command, violated_invariant).map(Ok)
         }
         Detector::Storage => {
             let built = cargo_build(tree, &["test", "-p", "quorate-storage", "--no-run"])?;
@@ -101,7 +99,7 @@ pub(crate) fn run_other(tree: &Tree, detector: Detector) -> anyhow::Result<Built
                 return Ok(Err(why));
             }
             let mut command = cargo(tree, &["test", "-p", "quorate-storage"]);
-            watch(&mut command, 0, test_failure).map(Ok)
+            watch(&mut command, failed_test).map(Ok)
         }
     }
 }
@@ -121,8 +119,8 @@ impl Simulator<'_> {
             arguments.push("--seeds".to_owned());
             arguments.push(format!("{}..{}", self.seeds.start, self.seeds.end));
         }
-        arguments.push("--jobs".to_owned());
-        arguments.push(self.jobs.to_string());
+        let jobs = self.jobs.to_string();
+        arguments.extend(["--failures-max", "1", "--json", "--jobs", &jobs].map(str::to_owned));
         arguments
     }
 
@@ -135,67 +133,45 @@ impl Simulator<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Found> {
         let mut command = Command::new(self.binary);
         command.args(self.arguments());
-        watch(
-            &mut command,
-            self.seeds.end - self.seeds.start,
-            seed_failure,
-        )
+        watch(&mut command, first_failed_seed)
     }
 }
 
-/// Reads what a detector prints until a line tells of a failure, its end, or the end of patience.
-fn watch(
-    command: &mut Command,
-    seeds: u64,
-    failure: fn(&str) -> Option<Found>,
-) -> anyhow::Result<Found> {
+/// Runs a detector to its end, or to the end of patience, and reads what it printed.
+fn watch(command: &mut Command, read: fn(&str) -> Option<Found>) -> anyhow::Result<Found> {
+    let program = command.get_program().to_string_lossy().into_owned();
     // Panics that the simulator takes for violations go to the standard error too, and would only repeat what it prints.
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("start `{}`", command.get_program().to_string_lossy()))?;
-    let stdout = child.stdout.take().expect("it is piped");
-    let (lines, received) = mpsc::channel();
+        .with_context(|| format!("start `{program}`"))?;
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let (send, received) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                break;
-            }
-        }
+        let mut text = String::new();
+        // What is not text tells nothing; the exit status tells the rest.
+        let _ = stdout.read_to_string(&mut text);
+        let _ = send.send(text);
     });
-    let until = Instant::now() + PATIENCE;
-    let found = loop {
-        match received.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(line) => {
-                if let Some(found) = failure(&line) {
-                    break Some(found);
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => break Some(Found::Endless),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break None,
-        }
-    };
-    if found.is_some() {
+    let printed = received.recv_timeout(PATIENCE).ok();
+    if printed.is_none() {
         // It may have ended by itself meanwhile.
         let _ = child.kill();
     }
-    let status = child.wait().context("wait for the detector's end")?;
-    drop(received);
+    let status = child
+        .wait()
+        .with_context(|| format!("wait for `{program}`"))?;
     reader.join().expect("the reader does not panic");
-    match found {
-        Some(found) => Ok(found),
-        None => ended(status, seeds),
-    }
-}
-
-/// What an end without a word means.
-fn ended(status: ExitStatus, seeds: u64) -> anyhow::Result<Found> {
-    match status.code() {
-        Some(0) => Ok(Found::Nothing { after: seeds }),
-        Some(2) => bail!("the detector was called wrongly"),
-        _ => Ok(Found::Failure {
+    let Some(printed) = printed else {
+        return Ok(Found::Endless);
+    };
+    match (read(&printed), status.code()) {
+        (Some(found), _) => Ok(found),
+        (None, Some(0)) => Ok(Found::Nothing),
+        (None, Some(2)) => bail!("`{program}` was called wrongly"),
+        (None, _) => Ok(Found::Failure {
             by: "process".to_owned(),
             seed: None,
             what: format!("it died: {status}"),
@@ -203,32 +179,38 @@ fn ended(status: ExitStatus, seeds: u64) -> anyhow::Result<Found> {
     }
 }
 
-/// `FAILED seed 12: checker: what`.
-fn seed_failure(line: &str) -> Option<Found> {
-    let (what, rest) = line.strip_prefix("FAILED ")?.split_once(": ")?;
-    let (by, said) = rest.split_once(": ").unwrap_or((rest, ""));
+/// The lowest failed seed in what `quorate-sim --json` prints.
+fn first_failed_seed(printed: &str) -> Option<Found> {
+    let summary: Value = serde_json::from_str(printed).ok()?;
+    let failures = summary["failures"].as_array()?;
+    let first = failures
+        .iter()
+        .min_by_key(|failure| failure["seed"].as_u64())?;
+    let text = |key: &str| first[key].as_str().unwrap_or_default().to_owned();
     Some(Found::Failure {
-        by: by.to_owned(),
-        seed: what
-            .strip_prefix("seed ")
-            .and_then(|seed| seed.parse().ok()),
-        what: said.to_owned(),
+        by: text("checker"),
+        seed: first["seed"].as_u64(),
+        what: text("what"),
     })
 }
 
-/// `FAILED model: invariant: what`.
-fn model_failure(line: &str) -> Option<Found> {
-    let rest = line.strip_prefix("FAILED ")?;
+/// The first line `VIOLATED in model: invariant: what` of `quorate-model`.
+fn violated_invariant(printed: &str) -> Option<Found> {
+    let line = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("VIOLATED in "))?;
     Some(Found::Failure {
-        by: rest.split(": ").take(2).collect::<Vec<_>>().join(": "),
+        by: line.split(": ").take(2).collect::<Vec<_>>().join(": "),
         seed: None,
-        what: rest.to_owned(),
+        what: line.to_owned(),
     })
 }
 
-/// `test path::name ... FAILED`.
-fn test_failure(line: &str) -> Option<Found> {
-    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+/// The first line `test path::name ... FAILED` of the test harness.
+fn failed_test(printed: &str) -> Option<Found> {
+    let name = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))?;
     Some(Found::Failure {
         by: name.rsplit("::").next().unwrap_or(name).to_owned(),
         seed: None,
@@ -242,18 +224,15 @@ mod tests {
 
     #[test]
     fn failures_are_read_from_what_detectors_print() {
-        let found =
-            seed_failure("FAILED seed 12: logs_agree: server 2 applied: another entry").unwrap();
-        assert_eq!(
-            found,
-            Found::Failure {
-                by: "logs_agree".to_owned(),
-                seed: Some(12),
-                what: "server 2 applied: another entry".to_owned()
-            }
-        );
-        assert_eq!(seed_failure("seeds 0..5 (5), 2 at once"), None);
-        assert!(test_failure("test log::tests::torn ... FAILED").is_some());
-        assert!(test_failure("test log::tests::torn ... ok").is_none());
+        let printed = r#"{"failures":[{"seed":12,"checker":"logs_agree","what":"server 2"},{"seed":3,"checker":"tokens_rise","what":"g"}]}"#;
+        let expected = Found::Failure {
+            by: "tokens_rise".to_owned(),
+            seed: Some(3),
+            what: "g".to_owned(),
+        };
+        assert_eq!(first_failed_seed(printed), Some(expected));
+        assert_eq!(first_failed_seed(r#"{"failures":[]}"#), None);
+        assert!(failed_test("running 2 tests\ntest log::tests::torn ... FAILED").is_some());
+        assert!(failed_test("test log::tests::torn ... ok").is_none());
     }
 }

@@ -20,8 +20,8 @@ pub(crate) enum Verdict {
     },
     /// Nobody noticed: a checker, a workload or a fault is missing.
     NotCaught {
-        /// How many seeds.
-        after: u64,
+        /// Of so many seeds.
+        seeds: u64,
     },
     /// It no longer applies.
     Stale(String),
@@ -56,7 +56,10 @@ impl Outcome {
                 Detector::Model => format!("model: {by}"),
                 Detector::Storage => format!("storage: {by}"),
             },
-            Verdict::NotCaught { after } => format!("NOT CAUGHT in {after} seeds"),
+            Verdict::NotCaught { .. } if self.detector != Detector::Simulator => {
+                "NOT CAUGHT".to_owned()
+            }
+            Verdict::NotCaught { seeds } => format!("NOT CAUGHT in {seeds} seeds"),
             Verdict::Stale(_) => "STALE".to_owned(),
             Verdict::DoesNotBuild(_) => "DOES NOT BUILD".to_owned(),
             Verdict::Endless => "NO END".to_owned(),

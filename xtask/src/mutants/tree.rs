@@ -57,8 +57,6 @@ pub(crate) struct Tree {
     pub(crate) target: PathBuf,
     /// What is changed at the moment: path and original text.
     planted: Vec<(String, String)>,
-    /// What was changed before and is to be restored, unless the next mutant changes it again.
-    stale: Vec<(String, String)>,
 }
 
 impl Tree {
@@ -113,18 +111,12 @@ impl Tree {
             root: tree,
             target: scratch.join("target"),
             planted: Vec::new(),
-            stale: Vec::new(),
         })
     }
 
-    /// Writes a mutant's files, and restores those of the one before.
+    /// Writes a mutant's files.
     pub(crate) fn plant(&mut self, edited: Vec<Edited>) -> anyhow::Result<()> {
         assert!(self.planted.is_empty(), "two mutants at once");
-        for (path, original) in std::mem::take(&mut self.stale) {
-            if !edited.iter().any(|edit| edit.path == path) {
-                write(&self.root.join(path), original.as_bytes())?;
-            }
-        }
         for edit in edited {
             write(&self.root.join(&edit.path), edit.after.as_bytes())?;
             self.planted.push((edit.path, edit.before));
@@ -132,15 +124,9 @@ impl Tree {
         Ok(())
     }
 
-    /// The mutant has been looked at; its files are restored with the next one.
-    pub(crate) fn unplant(&mut self) {
-        self.stale.append(&mut self.planted);
-    }
-
-    /// Restores everything.
+    /// Restores them.
     pub(crate) fn revert(&mut self) -> anyhow::Result<()> {
-        self.unplant();
-        for (path, original) in std::mem::take(&mut self.stale) {
+        for (path, original) in std::mem::take(&mut self.planted) {
             write(&self.root.join(path), original.as_bytes())?;
         }
         Ok(())
