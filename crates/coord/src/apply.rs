@@ -131,6 +131,14 @@ impl State {
             Command::Rebalance { prefix, moves_max } => {
                 self.rebalance_command(cx, prefix, *moves_max)
             }
+            Command::ReportFaulty {
+                session,
+                tenure,
+                reason,
+            } => self.report_faulty(cx, *session, tenure, reason),
+            Command::WithdrawReport { session, tenure } => {
+                self.withdraw_report(cx, *session, tenure)
+            }
         }
     }
 }

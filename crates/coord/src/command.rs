@@ -223,4 +223,20 @@ pub enum Command {
         /// At most this many handovers.
         moves_max: u32,
     },
+    /// A contender reports that the holder is alive but faulty. A quorum of such reports revokes the tenure.
+    ReportFaulty {
+        /// Who.
+        session: SessionKey,
+        /// Whose tenure.
+        tenure: TenureKey,
+        /// What is wrong, for people.
+        reason: String,
+    },
+    /// A contender takes its report of a holder back.
+    WithdrawReport {
+        /// Who.
+        session: SessionKey,
+        /// About which tenure.
+        tenure: TenureKey,
+    },
 }

@@ -22,6 +22,8 @@ pub enum Initiator {
     Leader,
     /// A deadline on cluster time.
     ClusterTime,
+    /// A quorum of the contenders, by their reports.
+    Peers,
 }
 
 /// One row of the table.
@@ -227,6 +229,13 @@ pub const TRANSITIONS: &[Transition] = {
         ),
         row(
             Active,
+            Revoking,
+            Deposed,
+            &[Peers],
+            "a quorum of fresh reports that the holder is faulty",
+        ),
+        row(
+            Active,
             Vacant,
             Released,
             &[Holder],
@@ -287,6 +296,13 @@ pub const TRANSITIONS: &[Transition] = {
             SessionRevoked,
             &[Operator],
             "the holder's session is revoked",
+        ),
+        row(
+            Draining,
+            Revoking,
+            Deposed,
+            &[Peers],
+            "a quorum of fresh reports that the holder is faulty",
         ),
         row(
             Draining,

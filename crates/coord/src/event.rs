@@ -4,6 +4,7 @@ use quorate_types::{DirectiveSeq, FencingToken, NodeName, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{GroupKey, SessionKey, TenureKey};
+use crate::depose::FaultReport;
 use crate::spec::{Position, ProposedConfiguration};
 
 /// Where a group stands. The transitions between these are the table in `contract.rs`.
@@ -56,6 +57,8 @@ pub enum Cause {
     Deleted,
     /// The session was revoked.
     SessionRevoked,
+    /// A quorum of contenders reported the holder as faulty.
+    Deposed,
 }
 
 /// How the tenure before ended, for the successor to complete or roll back its work.
@@ -204,5 +207,26 @@ pub enum Event {
     NodeChanged {
         /// Which.
         node: NodeName,
+    },
+    /// A contender reported a holder as faulty, or said so again.
+    HolderReported {
+        /// Whose tenure.
+        tenure: TenureKey,
+        /// By whom, and why.
+        report: FaultReport,
+    },
+    /// A contender took its report of a holder back.
+    ReportWithdrawn {
+        /// About which tenure.
+        tenure: TenureKey,
+        /// Whose report.
+        session: SessionKey,
+    },
+    /// A quorum of reports revoked a tenure.
+    HolderDeposed {
+        /// Which.
+        tenure: TenureKey,
+        /// On whose word.
+        reports: Vec<FaultReport>,
     },
 }

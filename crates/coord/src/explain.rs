@@ -4,6 +4,7 @@ use quorate_types::{ClusterTime, FencingToken, NodeName, SessionId, TenureNumber
 use serde::{Deserialize, Serialize};
 
 use crate::command::GroupKey;
+use crate::depose::FaultReport;
 use crate::elect::{Bid, Exclusion};
 use crate::event::{Phase, Predecessor};
 use crate::group::{Cooldown, Criterion, Group, PastTenure, Pending, Successor};
@@ -30,6 +31,10 @@ pub struct ExplainedTenure {
     pub deadline: Option<ClusterTime>,
     /// Who is to follow.
     pub successor: Option<Successor>,
+    /// Who reports the holder as faulty; while revoking a deposed one, who did.
+    pub reports: Vec<FaultReport>,
+    /// How many reports would depose the holder; `None`: none would.
+    pub reports_needed: Option<u32>,
 }
 
 /// A contender that does not hold the group, and the first rule that keeps it from it; `None`: it is about to be elected.
@@ -107,6 +112,8 @@ impl State {
                 activated_at: tenure.activated_at,
                 deadline: tenure.deadline,
                 successor: tenure.successor.clone(),
+                reports: self.fault_reports(group).cloned().collect(),
+                reports_needed: self.fault_reports_needed(group),
             }),
             others,
             pending: group.pending.clone(),

@@ -9,6 +9,7 @@ use quorate_types::{ClusterTime, FencingToken, NodeName, Revision, SessionId, Te
 use serde::{Deserialize, Serialize};
 
 use crate::command::{GroupKey, TenureKey};
+use crate::depose::FaultReport;
 use crate::event::{Cause, Phase, Predecessor, TenureView};
 use crate::spec::{ElectionPolicy, GroupSpec, Position, ProposedConfiguration};
 use crate::state::GroupId;
@@ -90,6 +91,10 @@ pub struct Tenure {
     pub successor: Option<Successor>,
     /// While revoking: why.
     pub revoked_for: Option<Cause>,
+    /// While led: the contenders that reported the holder as faulty, those that no longer count included until the next report.
+    /// While revoking: those that deposed it; none where it is revoked for another reason.
+    #[serde(default)]
+    pub reports: OrdMap<SessionId, FaultReport>,
 }
 
 /// What kind of handover is pending.
@@ -168,6 +173,9 @@ pub struct PastTenure {
     pub revoked_for: Option<Cause>,
     /// The position it was released at.
     pub position: Option<Position>,
+    /// Who deposed its holder, where it was deposed; at most [`REPORTS_KEPT_MAX`](crate::REPORTS_KEPT_MAX).
+    #[serde(default)]
+    pub reports: Arc<Vec<FaultReport>>,
 }
 
 /// What needs exactly one leader.
@@ -177,6 +185,7 @@ pub struct PastTenure {
 /// - From `Preparing` on the tenure has a holder, which is a contender with a live session.
 /// - `deleting` only while `Revoking`: any other phase lets the group go at once.
 /// - `heir` only within an apply.
+/// - Reports of a faulty holder are by other contenders, and only from `Active` on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     pub(crate) id: GroupId,

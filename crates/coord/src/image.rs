@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::NodeAdmission;
 use crate::dedup::Dedup;
-use crate::event::Phase;
-use crate::group::{COOLDOWNS_MAX, Group, HISTORY_MAX};
+use crate::depose::{FaultReport, REASON_BYTES_MAX, REPORTS_KEPT_MAX};
+use crate::event::{Cause, Phase};
+use crate::group::{COOLDOWNS_MAX, Group, HISTORY_MAX, Tenure};
 use crate::spread::{Balance, Sweep};
 use crate::state::{Derived, GroupId, Node, Session, State};
 
@@ -82,6 +83,30 @@ impl TryFrom<Image> for State {
         state.dedup.check().map_err(ImageError)?;
         Ok(state)
     }
+}
+
+fn check_reports(group: &Group, tenure: &Tenure) -> Result<(), String> {
+    ensure(
+        tenure.reports.is_empty() || tenure.activated_at.is_some(),
+        || "who does not lead is reported".into(),
+    )?;
+    let is_deposed = tenure.revoked_for == Some(Cause::Deposed);
+    ensure(!is_deposed || !tenure.reports.is_empty(), || {
+        "its holder was deposed by nobody".into()
+    })?;
+    for (session, report) in &tenure.reports {
+        let is_by_another = report.session == *session && tenure.holder != Some(*session);
+        ensure(is_by_another, || format!("report of {session} is misfiled"))?;
+        // While revoking the reports are record: who made them may have left.
+        let stands = group.contenders.contains_key(session);
+        ensure(stands || group.phase == Phase::Revoking, || {
+            format!("session {session} reports and does not stand")
+        })?;
+        ensure(report.reason.len() <= REASON_BYTES_MAX, || {
+            format!("the reason of {session} is too long")
+        })?;
+    }
+    Ok(())
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
@@ -177,6 +202,13 @@ impl State {
         ensure(group.cooldowns.len() <= COOLDOWNS_MAX, || {
             "it remembers too many failures".into()
         })?;
+        ensure(
+            group.history.iter().all(|past| {
+                let is_short = |report: &FaultReport| report.reason.len() <= REASON_BYTES_MAX;
+                past.reports.len() <= REPORTS_KEPT_MAX && past.reports.iter().all(is_short)
+            }),
+            || "it remembers too much of reports".into(),
+        )?;
         ensure(group.heir.is_none(), || "an heir outlived its apply".into())?;
         ensure(!group.deleting || group.phase == Phase::Revoking, || {
             "it should be gone".into()
@@ -233,6 +265,7 @@ impl State {
         for session in tenure.asked.keys() {
             self.check_part(group, *session)?;
         }
+        check_reports(group, tenure)?;
         if let Some(successor) = &tenure.successor {
             self.check_part(group, successor.session)?;
             let found = self

@@ -14,6 +14,7 @@ mod state;
 mod apply;
 mod deadline;
 mod dedup;
+mod depose;
 mod elect;
 mod groups;
 mod handover;
@@ -41,6 +42,7 @@ pub use command::{
 };
 pub use contract::{CONTRACT_VERSIONS, Initiator, TRANSITIONS, Transition, is_listed};
 pub use dedup::{DEDUP_ENTRIES_MAX, DEDUP_KEPT_MS_MIN, DEDUP_WINDOW_MS};
+pub use depose::{FaultReport, REASON_BYTES_MAX, REPORTS_KEPT_MAX};
 pub use elect::Exclusion;
 pub use event::{Cause, Directive, DirectiveKind, Event, Phase, Predecessor, TenureView};
 pub use explain::{ExplainedContender, ExplainedTenure, Explanation};
@@ -51,8 +53,8 @@ pub use group::{
 pub use image::ImageError;
 pub use reply::{Outcome, Rejection, Reply};
 pub use spec::{
-    BATCH_MAX, ContenderSpec, ElectionPolicy, GroupSpec, NodeSpec, OverduePolicy, Position,
-    ProposedConfiguration, SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, NodeSpec, OverduePolicy,
+    Position, ProposedConfiguration, SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 pub use spread::SPREAD_DRAINS_MAX;
 pub use standing::{Part, Standing, StandingPart};

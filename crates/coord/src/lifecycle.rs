@@ -12,6 +12,7 @@ use quorate_types::{ClusterTime, FencingToken, NodeName, SessionId};
 
 use crate::command::TenureKey;
 use crate::contract;
+use crate::depose::reports_to_keep;
 use crate::elect::Bid;
 use crate::event::{Cause, Directive, DirectiveKind, Event, Phase, Predecessor};
 use crate::group::{
@@ -167,6 +168,7 @@ impl State {
             asked,
             successor: None,
             revoked_for: None,
+            reports: OrdMap::new(),
         };
         self.transition(cx, id, to, Cause::Elected, |group| {
             group.number_last = tenure.number;
@@ -301,6 +303,9 @@ impl State {
             tenure.deadline = None;
             tenure.successor = None;
             tenure.revoked_for = Some(cause);
+            if cause != Cause::Deposed {
+                tenure.reports = OrdMap::new();
+            }
         });
         self.direct(cx, holder, &key, DirectiveKind::Revoke);
         if let Some(successor) = successor {
@@ -385,7 +390,7 @@ impl State {
 
     /// Removes a contender that takes no part in the tenure any more.
     pub(crate) fn drop_contender(&mut self, id: GroupId, session: SessionId) {
-        self.edit(id, |group| group.contenders.remove(&session));
+        self.edit(id, |group| group.remove_contender(session));
         self.note_contending(session, id, false);
     }
 
@@ -448,15 +453,19 @@ fn record(
         cause,
         revoked_for: tenure.revoked_for,
         position,
+        reports: reports_to_keep(tenure),
     });
 }
 
 /// Counts a tenure's end for or against its node: a failure starts a cool-down that doubles with each in a row.
 fn judge(group: &mut Group, node: &NodeName, tenure: &Tenure, now: ClusterTime, cause: Cause) {
     let is_prepared = tenure.activated_at.is_some();
-    let lasted = tenure
-        .activated_at
-        .is_some_and(|at| now.ms_since(at) >= group.spec.minimum_tenure_ms);
+    let is_deposed = tenure.revoked_for == Some(Cause::Deposed);
+    // A deposed tenure did not last well, however long: or a faulty node of high priority would be back again and again.
+    let lasted = !is_deposed
+        && tenure
+            .activated_at
+            .is_some_and(|at| now.ms_since(at) >= group.spec.minimum_tenure_ms);
     if lasted && group.cooldown(node).is_some() {
         Arc::make_mut(&mut group.cooldowns).retain(|c| c.node != *node);
     }
@@ -470,8 +479,14 @@ fn judge(group: &mut Group, node: &NodeName, tenure: &Tenure, now: ClusterTime, 
         Cause::Released => !is_prepared,
         _ => false,
     };
-    if failed {
-        strike(group, node, now, !is_prepared);
+    // Whom its peers called faulty waits even where nobody else is eligible, however its tenure ended then. Only where it may
+    // hold acknowledged data that nobody else has, and those count first, it is asked with the others.
+    let is_complete = group
+        .predecessor
+        .is_some_and(|p| p.outcome == Cause::Released && p.position.is_some());
+    let strict = !is_prepared || is_deposed && (is_complete || !group.is_freshest());
+    if failed || is_deposed {
+        strike(group, node, now, strict);
     }
 }
 

@@ -171,4 +171,14 @@ pub enum Rejection {
     /// A leader's own command of an earlier term: dropped.
     #[error("the entry's term differs from its stamp; dropped")]
     StaleTerm,
+    /// The session has no say about the group's holder.
+    #[error("session {session} may not report the holder of group {group:?}: {why}")]
+    MayNotReport {
+        /// The group.
+        group: GroupName,
+        /// The session.
+        session: SessionId,
+        /// Why not.
+        why: String,
+    },
 }

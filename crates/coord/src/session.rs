@@ -202,7 +202,7 @@ impl State {
                 .get(id)
                 .is_some_and(|group| group.contenders.contains_key(&session))
             {
-                self.edit(*id, |group| group.contenders.remove(&session));
+                self.edit(*id, |group| group.remove_contender(session));
             }
         }
         cx.changed |= !seat.contending.is_empty();

@@ -85,6 +85,12 @@ impl Command {
             }
             Command::AdmitNode { node, .. } => node.as_str().len(),
             Command::Rebalance { prefix, .. } => prefix.len(),
+            Command::ReportFaulty { tenure, reason, .. } => {
+                tenure.group.name.as_str().len() + reason.len() + FIXED_BYTES
+            }
+            Command::WithdrawReport { tenure, .. } => {
+                tenure.group.name.as_str().len() + FIXED_BYTES
+            }
             Command::CloseSession { .. } | Command::RevokeSession { .. } | Command::Advance => 0,
         }
     }

@@ -42,6 +42,28 @@ pub enum OverduePolicy {
     Revoke,
 }
 
+/// How many contenders' reports depose a holder that is alive but faulty (ADR peers-may-depose).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeposeQuorum {
+    /// Contenders may not depose.
+    Off,
+    /// More than half of the live contenders, the holder counted among them, and at least 2.
+    #[default]
+    Majority,
+    /// This many.
+    Reports {
+        /// How many; at least 1.
+        min: u32,
+    },
+}
+
+/// How long a report of a faulty holder counts by default, in milliseconds.
+pub(crate) const DEPOSE_WINDOW_MS: u64 = 10_000;
+
+const fn depose_window_ms() -> u64 {
+    DEPOSE_WINDOW_MS
+}
+
 /// How a group is led.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupSpec {
@@ -70,6 +92,12 @@ pub struct GroupSpec {
     pub spread: bool,
     /// How much leading this group weighs on a node.
     pub weight: u32,
+    /// How many reports of contenders depose a holder that is alive but faulty.
+    #[serde(default)]
+    pub depose_quorum: DeposeQuorum,
+    /// How long such a report counts, in milliseconds, unless it is said again.
+    #[serde(default = "depose_window_ms")]
+    pub depose_window_ms: u64,
 }
 
 impl Default for GroupSpec {
@@ -87,6 +115,8 @@ impl Default for GroupSpec {
             cooldown_max_ms: 60_000,
             spread: true,
             weight: 1,
+            depose_quorum: DeposeQuorum::default(),
+            depose_window_ms: DEPOSE_WINDOW_MS,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the rules, all through one harness that checks every apply.
 
+mod deposing;
 mod elections;
 mod handovers;
 mod polls;

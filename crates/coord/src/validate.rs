@@ -1,10 +1,11 @@
 //! Bounds of what users give: checked before anything changes, so that a refusal has no partial effect.
 
 use crate::contract::CONTRACT_VERSIONS;
+use crate::depose::REASON_BYTES_MAX;
 use crate::reply::Rejection;
 use crate::spec::{
-    BATCH_MAX, ContenderSpec, ElectionPolicy, GroupSpec, NodeSpec, SPEC_BYTES_MAX, TTL_MS_MAX,
-    TTL_MS_MIN,
+    BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, NodeSpec, SPEC_BYTES_MAX,
+    TTL_MS_MAX, TTL_MS_MIN,
 };
 
 /// Longest deadline, minimum tenure or cool-down in milliseconds: one day.
@@ -94,6 +95,20 @@ pub(crate) fn group(spec: &GroupSpec) -> Result<(), Rejection> {
         DEADLINE_MS_MAX,
     )?;
     within("the group's weight", spec.weight, 1, u32::MAX)?;
+    if let DeposeQuorum::Reports { min } = spec.depose_quorum {
+        within(
+            "the number of reports that depose a holder",
+            min,
+            1,
+            u32::MAX,
+        )?;
+    }
+    within(
+        "how long a report of a faulty holder counts in milliseconds",
+        spec.depose_window_ms,
+        1,
+        DEADLINE_MS_MAX,
+    )?;
     within(
         "the number of preferred labels",
         spec.prefer.len(),
@@ -112,6 +127,24 @@ pub(crate) fn group(spec: &GroupSpec) -> Result<(), Rejection> {
         )?;
     }
     spec_bytes("the size of the group's spec in bytes", spec.size_bytes())
+}
+
+/// A report's reason: it is shown on terminals, so that control characters are refused.
+pub(crate) fn reason(reason: &str) -> Result<(), Rejection> {
+    within(
+        "the size of the reason in bytes",
+        reason.len(),
+        1,
+        REASON_BYTES_MAX,
+    )?;
+    match reason.chars().find(|c| c.is_control()) {
+        None => Ok(()),
+        Some(found) => Err(Rejection::OutOfBounds {
+            what: "a character of the reason".into(),
+            found: format!("{found:?}"),
+            allowed: "all but control characters".into(),
+        }),
+    }
 }
 
 pub(crate) fn contender(spec: &ContenderSpec) -> Result<(), Rejection> {

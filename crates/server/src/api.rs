@@ -295,7 +295,7 @@ impl Api for ServerApi {
             .ok_or_else(|| no_group(&request.group))?;
         Ok(api::GroupDetail {
             revision: version.state.revision(),
-            group: convert::group_view(group),
+            group: convert::group_view(&version.state, group),
             contenders: convert::contenders(&version.state, group),
         })
     }
@@ -320,7 +320,7 @@ impl Api for ServerApi {
                 more = true;
                 break;
             }
-            groups.push(convert::group_view(group));
+            groups.push(convert::group_view(&version.state, group));
         }
         Ok(api::GroupPage {
             revision: version.state.revision(),

@@ -324,6 +324,7 @@ impl World {
             cooldown_max_ms: cooldown_ms + random.u64(0..2_500),
             spread: random.bool(),
             weight: random.u32(1..4),
+            ..GroupSpec::default()
         }
     }
 

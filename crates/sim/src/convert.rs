@@ -45,6 +45,7 @@ pub fn cause(cause: coord::Cause) -> api::Cause {
         coord::Cause::Withdrawn => api::Cause::Withdrawn,
         coord::Cause::Deleted => api::Cause::Deleted,
         coord::Cause::SessionRevoked => api::Cause::SessionRevoked,
+        coord::Cause::Deposed => api::Cause::Deposed,
     }
 }
 

@@ -19,14 +19,14 @@ pub use call::{
 };
 pub use error::{ApiError, ApiErrorKind};
 pub use group::{
-    ContenderSpec, ContenderView, ElectionPolicy, GroupSpec, GroupState, GroupView, NodeAdmission,
-    NodeSpec, NodeView, OverduePolicy, TransferMode,
+    ContenderSpec, ContenderView, DeposeQuorum, ElectionPolicy, GroupSpec, GroupState, GroupView,
+    NodeAdmission, NodeSpec, NodeView, OverduePolicy, TransferMode,
 };
 pub use status::{PeerProgress, PendingDrain, Role, ServerMember, ServerStatus};
 pub use stream::{NodeDown, NodeUp, RequestDone, WatchGroups, WatchItem};
 pub use tenure::{
-    Cause, Directive, DirectiveKind, Part, Phase, Position, Predecessor, ProposedConfiguration,
-    Report, SessionKey, StandingTenure, TenureId,
+    Cause, Directive, DirectiveKind, FaultReport, Part, Phase, Position, Predecessor,
+    ProposedConfiguration, Report, SessionKey, StandingTenure, TenureId,
 };
 
 /// The contract version that this build speaks as a client.
@@ -37,6 +37,8 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SPEC_BYTES_MAX: usize = 64 * 1024;
 /// Most items in one batch.
 pub const BATCH_MAX: usize = 10_000;
+/// Longest reason of a report that a holder is faulty, in bytes.
+pub const REASON_BYTES_MAX: usize = 256;
 /// Most groups in one page.
 pub const PAGE_MAX: u32 = 1_000;
 

@@ -71,6 +71,14 @@ impl Lcg {
             cooldown_max_ms: 100 + self.below(500),
             spread: self.chance(60),
             weight: 1 + self.below(3) as u32,
+            depose_quorum: match self.below(4) {
+                0 => DeposeQuorum::Off,
+                1 => DeposeQuorum::Majority,
+                _ => DeposeQuorum::Reports {
+                    min: 1 + self.below(3) as u32,
+                },
+            },
+            depose_window_ms: 1 + self.below(10_000),
         }
     }
     fn position(&mut self) -> Position {
@@ -131,8 +139,38 @@ impl Lcg {
         Command::Report { session, reports }
     }
 
+    /// A report of a faulty holder, or its withdrawal, mostly by somebody who has a say.
+    fn fault_report(&mut self, state: &State) -> Command {
+        let mut tenure = self.tenure(state);
+        for _ in 0..4 {
+            let found = state.group(&tenure.group.name);
+            if found.is_some_and(|g| g.phase.is_believed() && g.contenders.len() > 1) {
+                break;
+            }
+            tenure = self.tenure(state);
+        }
+        let mut session = self.session(state);
+        if let Some(found) = state.group(&tenure.group.name)
+            && !found.contenders.is_empty()
+            && self.chance(90)
+        {
+            let at = self.below(found.contenders.len() as u64) as usize;
+            let id = *found.contenders.keys().nth(at).unwrap();
+            session = state.session(id).unwrap().key;
+        }
+        if self.chance(15) {
+            return Command::WithdrawReport { session, tenure };
+        }
+        let reason = "x".repeat(self.below(REASON_BYTES_MAX as u64 + 8) as usize);
+        Command::ReportFaulty {
+            session,
+            tenure,
+            reason,
+        }
+    }
+
     fn command(&mut self, state: &State, term: Term) -> Command {
-        match self.below(40) {
+        match self.below(47) {
             0..=3 => {
                 let labels = [(
                     "zone".to_owned(),
@@ -228,6 +266,7 @@ impl Lcg {
                     _ => NodeAdmission::Open,
                 },
             },
+            39..=45 => self.fault_report(state),
             _ => Command::Rebalance {
                 prefix: "g1".into(),
                 moves_max: 3,
@@ -278,12 +317,13 @@ fn nothing_is_missed(state: &State) {
     }
 }
 
-fn run(seed: u64, steps: usize) -> (u64, [usize; 6]) {
+fn run(seed: u64, steps: usize) -> (u64, [usize; 7]) {
     let mut w = World::new();
     w.term = Term(2);
     let mut rng = Lcg(seed);
     let mut twin = w.stored();
-    let mut phases = [0; 6];
+    // How often each phase was seen, and at the end how often somebody was deposed.
+    let mut phases = [0; 7];
     for step in 0..steps {
         if rng.chance(30) {
             w.now = w.now.plus_ms(rng.below(60));
@@ -294,6 +334,8 @@ fn run(seed: u64, steps: usize) -> (u64, [usize; 6]) {
         for group in w.state.groups() {
             phases[group.phase as usize] += 1;
         }
+        let is_deposed = |event: &&Event| matches!(event, Event::HolderDeposed { .. });
+        phases[6] += w.events.iter().filter(is_deposed).count();
         if step % 50 == 0 {
             assert_eq!(w.state.digest(), twin.digest());
             // From here on the twin is what came out of a snapshot.
@@ -323,7 +365,7 @@ fn run(seed: u64, steps: usize) -> (u64, [usize; 6]) {
 
 #[test]
 fn random_commands_keep_every_invariant_and_a_stored_copy_has_the_same_future() {
-    let mut phases = [0; 6];
+    let mut phases = [0; 7];
     for seed in 0..40 {
         let (_, seen) = run(seed, 1_000);
         phases
@@ -332,8 +374,8 @@ fn random_commands_keep_every_invariant_and_a_stored_copy_has_the_same_future() 
             .for_each(|(sum, seen)| *sum += seen);
     }
     assert!(
-        phases.iter().all(|seen| *seen > 1_000),
-        "a phase is hardly visited: {phases:?}"
+        phases[..6].iter().all(|seen| *seen > 1_000) && phases[6] > 50,
+        "a phase is hardly visited, or few are deposed: {phases:?}"
     );
 }
 

@@ -169,6 +169,15 @@ impl World {
                 Event::SessionEnded { session, .. } => {
                     self.parts.retain(|(id, _), _| *id != session.id);
                 }
+                Event::HolderDeposed { tenure, reports } => {
+                    let found = self.state.group(&tenure.group.name).unwrap();
+                    assert_eq!(found.phase, Phase::Revoking, "{tenure:?}");
+                    let holder = found.holder();
+                    assert!(
+                        !reports.is_empty() && reports.iter().all(|r| Some(r.session) != holder),
+                        "{tenure:?} was deposed by nobody or by its holder: {reports:?}"
+                    );
+                }
                 _ => {}
             }
         }
@@ -292,6 +301,20 @@ impl World {
 
     pub(super) fn report_done(&mut self, session: SessionKey, name: &str, report: Report) {
         done(&self.report(session, name, report));
+    }
+
+    pub(super) fn report_faulty(
+        &mut self,
+        session: SessionKey,
+        name: &str,
+        reason: &str,
+    ) -> Outcome {
+        let tenure = self.group(name).tenure_key().unwrap();
+        self.apply(Command::ReportFaulty {
+            session,
+            tenure,
+            reason: reason.into(),
+        })
     }
 
     pub(super) fn release(&mut self, session: SessionKey, name: &str, position: Option<u64>) {

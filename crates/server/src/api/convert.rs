@@ -64,6 +64,7 @@ pub(super) fn cause(cause: coord::Cause) -> api::Cause {
         coord::Cause::Withdrawn => api::Cause::Withdrawn,
         coord::Cause::Deleted => api::Cause::Deleted,
         coord::Cause::SessionRevoked => api::Cause::SessionRevoked,
+        coord::Cause::Deposed => api::Cause::Deposed,
     }
 }
 
@@ -215,6 +216,12 @@ pub(super) fn group_spec(spec: api::GroupSpec) -> coord::GroupSpec {
         cooldown_max_ms: spec.cooldown_max_ms,
         spread: spec.spread,
         weight: spec.weight,
+        depose_quorum: match spec.depose_quorum {
+            api::DeposeQuorum::Off => coord::DeposeQuorum::Off,
+            api::DeposeQuorum::Majority => coord::DeposeQuorum::Majority,
+            api::DeposeQuorum::Reports { min } => coord::DeposeQuorum::Reports { min },
+        },
+        depose_window_ms: spec.depose_window_ms,
     }
 }
 
@@ -240,6 +247,12 @@ fn group_spec_out(spec: &coord::GroupSpec) -> api::GroupSpec {
         cooldown_max_ms: spec.cooldown_max_ms,
         spread: spec.spread,
         weight: spec.weight,
+        depose_quorum: match spec.depose_quorum {
+            coord::DeposeQuorum::Off => api::DeposeQuorum::Off,
+            coord::DeposeQuorum::Majority => api::DeposeQuorum::Majority,
+            coord::DeposeQuorum::Reports { min } => api::DeposeQuorum::Reports { min },
+        },
+        depose_window_ms: spec.depose_window_ms,
     }
 }
 
@@ -328,7 +341,16 @@ pub(super) fn group_state_new(group: &coord::GroupKey) -> api::GroupState {
     }
 }
 
-pub(super) fn group_view(group: &coord::Group) -> api::GroupView {
+pub(super) fn fault_report(report: &coord::FaultReport) -> api::FaultReport {
+    api::FaultReport {
+        session: report.session,
+        node: report.node.clone(),
+        reason: report.reason.clone(),
+        at_ms: report.at.0,
+    }
+}
+
+pub(super) fn group_view(state: &coord::State, group: &coord::Group) -> api::GroupView {
     api::GroupView {
         state: group_state(group),
         spec: group_spec_out(&group.spec),
@@ -337,6 +359,7 @@ pub(super) fn group_view(group: &coord::Group) -> api::GroupView {
         successor: group.successor().map(|successor| successor.node.clone()),
         transfer_pending: group.pending.is_some(),
         deleting: group.deleting,
+        fault_reports: u32::try_from(state.fault_reports(group).count()).unwrap_or(u32::MAX),
     }
 }
 

@@ -63,7 +63,11 @@ pub(super) fn explain(state: &coord::State, name: &GroupName) -> Option<api::Exp
         began_ms: past.granted_at.0,
         ended_ms: past.ended_at.0,
         cause: convert::cause(past.cause),
+        revoked_for: past.revoked_for.map(convert::cause),
+        fault_reports: past.reports.iter().map(convert::fault_report).collect(),
     });
+    let tenure = found.tenure.as_ref();
+    let reports = tenure.map_or(&[][..], |tenure| &tenure.reports);
     Some(api::Explanation {
         revision: state.revision(),
         state: convert::group_state(group),
@@ -72,6 +76,8 @@ pub(super) fn explain(state: &coord::State, name: &GroupName) -> Option<api::Exp
         pending: pending(group, &found),
         history: history.collect(),
         cluster_time_ms: found.now.0,
+        fault_reports: reports.iter().map(convert::fault_report).collect(),
+        fault_reports_needed: tenure.and_then(|tenure| tenure.reports_needed),
     })
 }
 
@@ -89,6 +95,13 @@ fn reason(group: &coord::Group, found: &coord::Explanation) -> String {
             tenure.number
         );
     };
+    let deposed = group.tenure.as_ref().and_then(|tenure| tenure.revoked_for);
+    if deposed == Some(coord::Cause::Deposed) {
+        let count = tenure.reports.len();
+        return format!(
+            "{node} was deposed: {count} contender(s) reported it as faulty; it must stop, and is waited out"
+        );
+    }
     let role = match found.phase {
         coord::Phase::Preparing => "is elected and gets ready",
         coord::Phase::Draining => "leads and hands over",
@@ -184,6 +197,22 @@ fn pending(group: &coord::Group, found: &coord::Explanation) -> Vec<String> {
             lines.push(format!("{} is chosen to follow", successor.node));
         }
     }
+    if found.phase.is_believed() {
+        for report in found.tenure.iter().flat_map(|tenure| &tenure.reports) {
+            let needed = found
+                .tenure
+                .as_ref()
+                .and_then(|tenure| tenure.reports_needed);
+            let needed =
+                needed.map_or_else(String::new, |n| format!(" ({n} reports would depose it)"));
+            lines.push(format!(
+                "{} reports the holder as faulty, {} ms ago: {}{needed}",
+                report.node,
+                found.now.ms_since(report.at),
+                report.reason,
+            ));
+        }
+    }
     if group.deleting {
         lines.push("the group is deleted once its tenure has ended".to_owned());
     }
@@ -204,6 +233,7 @@ pub(super) fn contract() -> api::Contract {
         coord::Initiator::Operator => "operator",
         coord::Initiator::Leader => "leader of the backbone",
         coord::Initiator::ClusterTime => "cluster time",
+        coord::Initiator::Peers => "quorum of contenders",
     };
     let row = |row: &coord::Transition| api::Transition {
         from: convert::phase(row.from),

@@ -405,6 +405,27 @@ impl<'a> NodeStream<'a> {
                 self.request(request_seq, Command::Report { session, reports })
                     .await
             }
+            NodeUp::ReportFaulty {
+                request_seq,
+                tenure,
+                reason,
+            } => {
+                let tenure = convert::tenure_key_in(tenure);
+                let command = Command::ReportFaulty {
+                    session,
+                    tenure,
+                    reason,
+                };
+                self.request(request_seq, command).await
+            }
+            NodeUp::WithdrawReport {
+                request_seq,
+                tenure,
+            } => {
+                let tenure = convert::tenure_key_in(tenure);
+                self.request(request_seq, Command::WithdrawReport { session, tenure })
+                    .await
+            }
             NodeUp::Close { request_seq } => {
                 self.request(request_seq, Command::CloseSession { session })
                     .await

@@ -43,6 +43,7 @@ pub(super) fn of_rejection(rejection: &Rejection) -> ApiError {
         Rejection::DedupWindowFull { .. } => ApiErrorKind::Overloaded,
         // Only the leader's own commands carry a term; a caller never sees this.
         Rejection::StaleTerm => ApiErrorKind::Internal,
+        Rejection::MayNotReport { .. } => ApiErrorKind::PermissionDenied,
     };
     let error = ApiError::new(kind, rejection.to_string());
     if kind == ApiErrorKind::Overloaded {

@@ -7,8 +7,8 @@ use quorate_types::{
 use serde::Serialize;
 
 use super::{
-    Cause, ContenderView, GroupSpec, GroupState, GroupView, NodeAdmission, NodeView, Phase,
-    TransferMode,
+    Cause, ContenderView, FaultReport, GroupSpec, GroupState, GroupView, NodeAdmission, NodeView,
+    Phase, TransferMode,
 };
 
 /// Who calls, as the server's transport saw it.
@@ -150,6 +150,10 @@ pub struct Explanation {
     pub history: Vec<PastTenure>,
     /// The cluster's clock, to read the history's times by.
     pub cluster_time_ms: u64,
+    /// Who reports the holder as faulty now; once it is deposed, who did.
+    pub fault_reports: Vec<FaultReport>,
+    /// How many reports depose the holder; none: nobody holds it, or the spec forbids it.
+    pub fault_reports_needed: Option<u32>,
 }
 
 /// One contender's case.
@@ -186,6 +190,10 @@ pub struct PastTenure {
     pub ended_ms: u64,
     /// Why.
     pub cause: Cause,
+    /// Why it was revoked, where it was.
+    pub revoked_for: Option<Cause>,
+    /// Who deposed its holder, where that is why; at most 16.
+    pub fault_reports: Vec<FaultReport>,
 }
 
 /// Moves a group's leadership.

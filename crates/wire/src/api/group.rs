@@ -32,6 +32,22 @@ pub enum OverduePolicy {
     Revoke,
 }
 
+/// How many reports of its contenders depose a holder that is alive but faulty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DeposeQuorum {
+    /// Contenders may not depose.
+    Off,
+    /// More than half of the live contenders, the holder counted among them, and at least 2.
+    #[default]
+    Majority,
+    /// This many; at least 1.
+    Reports {
+        /// How many.
+        min: u32,
+    },
+}
+
 /// How a group is led.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,6 +76,10 @@ pub struct GroupSpec {
     pub spread: bool,
     /// How much leading this group weighs on a node; at least 1.
     pub weight: u32,
+    /// How many reports of contenders depose a holder that is alive but faulty.
+    pub depose_quorum: DeposeQuorum,
+    /// How long such a report counts, in milliseconds, unless it is said again.
+    pub depose_window_ms: u64,
 }
 
 impl Default for GroupSpec {
@@ -78,6 +98,8 @@ impl Default for GroupSpec {
             cooldown_max_ms: 60_000,
             spread: true,
             weight: 1,
+            depose_quorum: DeposeQuorum::Majority,
+            depose_window_ms: 10_000,
         }
     }
 }
@@ -204,6 +226,8 @@ pub struct GroupView {
     pub transfer_pending: bool,
     /// It is to be deleted once its tenure has ended.
     pub deleting: bool,
+    /// How many contenders' reports that the holder is faulty count now.
+    pub fault_reports: u32,
 }
 
 /// Who stands in a group.

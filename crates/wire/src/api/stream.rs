@@ -64,6 +64,22 @@ pub enum NodeUp {
         /// What, of which tenures.
         reports: Vec<(TenureId, Report)>,
     },
+    /// Reports a holder as alive but faulty.
+    ReportFaulty {
+        /// The session's request counter.
+        request_seq: u64,
+        /// Whose tenure.
+        tenure: TenureId,
+        /// What is wrong, for people.
+        reason: String,
+    },
+    /// Takes such a report back.
+    WithdrawReport {
+        /// The session's request counter.
+        request_seq: u64,
+        /// About which tenure.
+        tenure: TenureId,
+    },
     /// Ends the session.
     Close {
         /// The session's request counter.

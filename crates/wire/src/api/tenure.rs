@@ -86,6 +86,8 @@ pub enum Cause {
     Deleted,
     /// The session was revoked.
     SessionRevoked,
+    /// A quorum of contenders reported the holder as faulty.
+    Deposed,
 }
 
 /// How the tenure before ended, for the successor to complete or roll back its work.
@@ -195,6 +197,19 @@ pub struct StandingTenure {
     pub deadline_ms: Option<u64>,
     /// Who is to follow, while it hands over.
     pub successor: Option<NodeName>,
+}
+
+/// A contender's claim that a holder is alive but faulty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// Who claims it.
+    pub session: SessionId,
+    /// Its node.
+    pub node: NodeName,
+    /// What it says is wrong.
+    pub reason: String,
+    /// When it was last said, on the cluster's clock, in milliseconds.
+    pub at_ms: u64,
 }
 
 /// What clients look up to find and use the leader.

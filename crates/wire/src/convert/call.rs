@@ -5,6 +5,7 @@ use quorate_types::{ContractVersion, FencingToken, ReplicaId, Revision, SessionI
 use super::{
     Decoded, all, batch_size, freshness, freshness_to, group, group_name, missing, mutation,
     mutation_to, node_name, prefix, required,
+    tenure::{fault_report, fault_report_to},
 };
 use crate::api::{
     AbortTransfer, AdmitNode, ApiError, Cause, ContenderVerdict, Contract, CreateGroups,
@@ -249,9 +250,13 @@ impl TryFrom<proto::ExplainGroupReply> for Explanation {
                     began_ms: past.began_ms,
                     ended_ms: past.ended_ms,
                     cause: Cause::decode(past.cause)?,
+                    revoked_for: past.revoked_for.map(Cause::decode).transpose()?,
+                    fault_reports: all(past.fault_reports, fault_report)?,
                 })
             })?,
             cluster_time_ms: reply.cluster_time_ms,
+            fault_reports: all(reply.fault_reports, fault_report)?,
+            fault_reports_needed: reply.fault_reports_needed,
         })
     }
 }
@@ -274,6 +279,12 @@ impl From<Explanation> for proto::ExplainGroupReply {
             began_ms: past.began_ms,
             ended_ms: past.ended_ms,
             cause: past.cause.encode(),
+            revoked_for: past.revoked_for.map(Cause::encode),
+            fault_reports: past
+                .fault_reports
+                .into_iter()
+                .map(fault_report_to)
+                .collect(),
         };
         Self {
             revision: explanation.revision.0,
@@ -283,6 +294,12 @@ impl From<Explanation> for proto::ExplainGroupReply {
             pending: explanation.pending,
             history: explanation.history.into_iter().map(past).collect(),
             cluster_time_ms: explanation.cluster_time_ms,
+            fault_reports: explanation
+                .fault_reports
+                .into_iter()
+                .map(fault_report_to)
+                .collect(),
+            fault_reports_needed: explanation.fault_reports_needed,
         }
     }
 }

@@ -5,10 +5,10 @@ use quorate_types::{FencingToken, Revision, SessionId, TenureNumber};
 use super::tenure::{configuration, configuration_to};
 use super::{Decoded, group_name, missing, node_name, required, same_variants, spec_size};
 use crate::api::{
-    Cause, ContenderSpec, ContenderView, ElectionPolicy, GroupSpec, GroupState, GroupView,
-    NodeAdmission, NodeSpec, NodeView, OverduePolicy, Phase, SessionKey,
+    Cause, ContenderSpec, ContenderView, DeposeQuorum, ElectionPolicy, GroupSpec, GroupState,
+    GroupView, NodeAdmission, NodeSpec, NodeView, OverduePolicy, Phase, SessionKey,
 };
-use crate::proto::{self, election_policy};
+use crate::proto::{self, depose_quorum, election_policy};
 
 same_variants!(OverduePolicy, "handover_overdue", [Abort, Revoke]);
 same_variants!(NodeAdmission, "admission", [Open, Cordoned, Draining]);
@@ -22,6 +22,16 @@ pub(super) fn spec(spec: Option<proto::GroupSpec>) -> Decoded<GroupSpec> {
         Kind::Freshest(proto::FreshestPolicy { answers_min }) => {
             ElectionPolicy::Freshest { answers_min }
         }
+    };
+    // Who does not know these fields gets the defaults; any other absence above is an error.
+    let defaults = GroupSpec::default();
+    let depose_quorum = match spec.depose_quorum {
+        None => defaults.depose_quorum,
+        Some(quorum) => match required(quorum.kind, "spec.depose_quorum")? {
+            depose_quorum::Kind::Off(proto::DeposeOff {}) => DeposeQuorum::Off,
+            depose_quorum::Kind::Majority(proto::DeposeMajority {}) => DeposeQuorum::Majority,
+            depose_quorum::Kind::Reports(min) => DeposeQuorum::Reports { min },
+        },
     };
     Ok(GroupSpec {
         require: spec.require.into_iter().collect(),
@@ -40,6 +50,8 @@ pub(super) fn spec(spec: Option<proto::GroupSpec>) -> Decoded<GroupSpec> {
         cooldown_max_ms: spec.cooldown_max_ms,
         spread: spec.spread,
         weight: spec.weight,
+        depose_quorum,
+        depose_window_ms: spec.depose_window_ms.unwrap_or(defaults.depose_window_ms),
     })
 }
 
@@ -50,6 +62,11 @@ pub(super) fn spec_to(spec: GroupSpec) -> Option<proto::GroupSpec> {
         ElectionPolicy::Freshest { answers_min } => {
             Kind::Freshest(proto::FreshestPolicy { answers_min })
         }
+    };
+    let depose = match spec.depose_quorum {
+        DeposeQuorum::Off => depose_quorum::Kind::Off(proto::DeposeOff {}),
+        DeposeQuorum::Majority => depose_quorum::Kind::Majority(proto::DeposeMajority {}),
+        DeposeQuorum::Reports { min } => depose_quorum::Kind::Reports(min),
     };
     Some(proto::GroupSpec {
         require: spec.require.into_iter().collect(),
@@ -68,6 +85,8 @@ pub(super) fn spec_to(spec: GroupSpec) -> Option<proto::GroupSpec> {
         cooldown_max_ms: spec.cooldown_max_ms,
         spread: spec.spread,
         weight: spec.weight,
+        depose_quorum: Some(proto::DeposeQuorum { kind: Some(depose) }),
+        depose_window_ms: Some(spec.depose_window_ms),
     })
 }
 
@@ -130,6 +149,7 @@ pub(super) fn view(view: proto::GroupView) -> Decoded<GroupView> {
         successor: view.successor.as_deref().map(node_name).transpose()?,
         transfer_pending: view.transfer_pending,
         deleting: view.deleting,
+        fault_reports: view.fault_reports,
     })
 }
 
@@ -142,6 +162,7 @@ pub(super) fn view_to(view: GroupView) -> proto::GroupView {
         successor: view.successor.map(String::from),
         transfer_pending: view.transfer_pending,
         deleting: view.deleting,
+        fault_reports: view.fault_reports,
     }
 }
 

@@ -7,10 +7,13 @@ use quorate_types::{ClusterId, ContractVersion, DirectiveSeq, Revision};
 use super::error::{info, info_to};
 use super::tenure::{
     configuration, configuration_to, directive, directive_to, report, report_to, session,
-    session_to, standing, standing_to,
+    session_to, standing, standing_to, tenure, tenure_to,
 };
 use super::{Decoded, all, batch_size, contract, group, group_name, request_id, required};
-use crate::api::{ApiError, ContenderSpec, NodeDown, NodeUp, RequestDone, WatchGroups, WatchItem};
+use crate::api::{
+    ApiError, ContenderSpec, NodeDown, NodeUp, REASON_BYTES_MAX, RequestDone, WatchGroups,
+    WatchItem,
+};
 use crate::proto::{self, node_down, node_up, watch_item};
 
 fn contracts(min: u32, max: u32) -> Decoded<RangeInclusive<ContractVersion>> {
@@ -28,6 +31,17 @@ fn request_seq(seq: u64) -> Decoded<u64> {
     } else {
         Ok(seq)
     }
+}
+
+/// Bounded here, so that nothing longer gets into the log.
+fn reason(reason: String) -> Decoded<String> {
+    if (1..=REASON_BYTES_MAX).contains(&reason.len()) {
+        return Ok(reason);
+    }
+    Err(ApiError::invalid(format!(
+        "the reason has {} bytes; allowed: 1 to {REASON_BYTES_MAX}",
+        reason.len()
+    )))
 }
 
 impl TryFrom<proto::NodeUp> for NodeUp {
@@ -96,6 +110,15 @@ impl TryFrom<proto::NodeUp> for NodeUp {
                     reports: all(reports.reports, report)?,
                 }
             }
+            Message::ReportFaulty(report) => Self::ReportFaulty {
+                request_seq: request_seq(report.request_seq)?,
+                tenure: tenure(report.tenure)?,
+                reason: reason(report.reason)?,
+            },
+            Message::WithdrawReport(withdraw) => Self::WithdrawReport {
+                request_seq: request_seq(withdraw.request_seq)?,
+                tenure: tenure(withdraw.tenure)?,
+            },
             Message::Close(close) => Self::Close {
                 request_seq: request_seq(close.request_seq)?,
             },
@@ -176,6 +199,22 @@ impl From<NodeUp> for proto::NodeUp {
                     reports,
                 })
             }
+            NodeUp::ReportFaulty {
+                request_seq,
+                tenure,
+                reason,
+            } => Message::ReportFaulty(proto::ReportFaulty {
+                request_seq,
+                tenure: tenure_to(tenure),
+                reason,
+            }),
+            NodeUp::WithdrawReport {
+                request_seq,
+                tenure,
+            } => Message::WithdrawReport(proto::WithdrawReport {
+                request_seq,
+                tenure: tenure_to(tenure),
+            }),
             NodeUp::Close { request_seq } => Message::Close(proto::Close { request_seq }),
         };
         Self {

@@ -2,10 +2,12 @@
 
 use quorate_types::{DirectiveSeq, FencingToken, Revision, SessionId, TenureNumber};
 
-use super::{Decoded, group_name, missing, node_name_or_none, required, same_variants, spec_size};
+use super::{
+    Decoded, group_name, missing, node_name, node_name_or_none, required, same_variants, spec_size,
+};
 use crate::api::{
-    Cause, Directive, DirectiveKind, Part, Position, Predecessor, ProposedConfiguration, Report,
-    SessionKey, StandingTenure, TenureId,
+    Cause, Directive, DirectiveKind, FaultReport, Part, Position, Predecessor,
+    ProposedConfiguration, Report, SessionKey, StandingTenure, TenureId,
 };
 use crate::proto::{self, directive, report};
 
@@ -33,6 +35,7 @@ same_variants!(
         Withdrawn,
         Deleted,
         SessionRevoked,
+        Deposed,
     ]
 );
 same_variants!(
@@ -243,6 +246,24 @@ pub(super) fn report_to((tenure, report): (TenureId, Report)) -> proto::Report {
     proto::Report {
         tenure: tenure_to(tenure),
         kind: Some(kind),
+    }
+}
+
+pub(super) fn fault_report(report: proto::FaultReport) -> Decoded<FaultReport> {
+    Ok(FaultReport {
+        session: SessionId(report.session),
+        node: node_name(&report.node)?,
+        reason: report.reason,
+        at_ms: report.at_ms,
+    })
+}
+
+pub(super) fn fault_report_to(report: FaultReport) -> proto::FaultReport {
+    proto::FaultReport {
+        session: report.session.0,
+        node: report.node.into(),
+        reason: report.reason,
+        at_ms: report.at_ms,
     }
 }
 

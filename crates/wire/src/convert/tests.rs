@@ -45,7 +45,18 @@ fn spec() -> GroupSpec {
         },
         readiness: true,
         handover_overdue: OverduePolicy::Revoke,
+        depose_quorum: DeposeQuorum::Reports { min: 3 },
+        depose_window_ms: 7_000,
         ..GroupSpec::default()
+    }
+}
+
+fn fault_report() -> FaultReport {
+    FaultReport {
+        session: SessionId(4),
+        node: node("n2"),
+        reason: "probes time out".into(),
+        at_ms: 70,
     }
 }
 
@@ -168,6 +179,7 @@ fn every_answer_survives_the_wire() {
         successor: Some(node("n2")),
         transfer_pending: true,
         deleting: true,
+        fault_reports: 1,
     };
     let contender = ContenderView {
         session: SessionId(3),
@@ -231,8 +243,12 @@ fn every_answer_survives_the_wire() {
             began_ms: 1,
             ended_ms: 2,
             cause: Cause::Expired,
+            revoked_for: Some(Cause::Deposed),
+            fault_reports: vec![fault_report()],
         }],
         cluster_time_ms: 77,
+        fault_reports: vec![fault_report()],
+        fault_reports_needed: Some(2),
     });
     check::<_, proto::ContractReply>(Contract {
         version_min: ContractVersion(1),
@@ -332,6 +348,15 @@ fn every_stream_message_survives_the_wire() {
     check::<_, proto::NodeUp>(NodeUp::Withdraw {
         request_seq: 2,
         groups: vec![name("g")],
+    });
+    check::<_, proto::NodeUp>(NodeUp::ReportFaulty {
+        request_seq: 3,
+        tenure: tenure(),
+        reason: "x".repeat(REASON_BYTES_MAX),
+    });
+    check::<_, proto::NodeUp>(NodeUp::WithdrawReport {
+        request_seq: 4,
+        tenure: tenure(),
     });
     let position = Position(8);
     let reports = [

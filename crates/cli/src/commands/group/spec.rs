@@ -1,6 +1,6 @@
 //! A group's spec on the command line.
 
-use quorate_client::api::{ElectionPolicy, GroupSpec, OverduePolicy};
+use quorate_client::api::{DeposeQuorum, ElectionPolicy, GroupSpec, OverduePolicy};
 
 use crate::args::{duration, pair};
 use crate::exit::Failure;
@@ -63,6 +63,21 @@ pub(super) struct SpecArgs {
     /// How much leading this group weighs on a node.
     #[arg(long, value_name = "WEIGHT", help_heading = "Spec")]
     weight: Option<u32>,
+    /// How many contenders' reports depose a holder that is alive but faulty: `off`, `majority`, or a number.
+    #[arg(long, value_name = "QUORUM", value_parser = depose_quorum, help_heading = "Spec")]
+    depose_quorum: Option<DeposeQuorum>,
+    /// How long such a report counts unless it is said again.
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, help_heading = "Spec")]
+    depose_window: Option<u64>,
+}
+
+fn depose_quorum(text: &str) -> Result<DeposeQuorum, String> {
+    match (text, text.parse()) {
+        ("off", _) => Ok(DeposeQuorum::Off),
+        ("majority", _) => Ok(DeposeQuorum::Majority),
+        (_, Ok(min)) if min > 0 => Ok(DeposeQuorum::Reports { min }),
+        _ => Err("expected `off`, `majority`, or a number of at least 1".to_owned()),
+    }
 }
 
 fn milliseconds(text: &str) -> Result<u64, String> {
@@ -108,6 +123,8 @@ impl SpecArgs {
             cooldown_max_ms: self.cooldown_max.unwrap_or(base.cooldown_max_ms),
             spread: self.spread.unwrap_or(base.spread),
             weight: self.weight.unwrap_or(base.weight),
+            depose_quorum: self.depose_quorum.unwrap_or(base.depose_quorum),
+            depose_window_ms: self.depose_window.unwrap_or(base.depose_window_ms),
         })
     }
 }
