@@ -4,7 +4,7 @@ use quorate_types::{ClusterEpoch, ClusterId, FeatureLevel, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 use crate::CodecError;
-use crate::versioned::{decode, encode};
+use crate::versioned;
 
 /// Who connects, to whom, and what it speaks. Checked by both sides before anything else is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Handshake {
 /// Encodes a handshake.
 #[must_use]
 pub fn encode_handshake(handshake: &Handshake) -> Vec<u8> {
-    encode(handshake)
+    versioned::encode_handshake(handshake)
 }
 
 /// Decodes a handshake.
@@ -36,5 +36,5 @@ pub fn encode_handshake(handshake: &Handshake) -> Vec<u8> {
 /// # Errors
 /// [`CodecError`]: close the connection.
 pub fn decode_handshake(bytes: &[u8]) -> Result<Handshake, CodecError> {
-    decode("handshake", bytes)
+    versioned::decode_handshake(bytes)
 }

@@ -4,6 +4,7 @@
 //! (ADR codec). Decoders are for bytes from outside: they are bounded and never panic. Deliberately absent: checksums (storage has
 //! them) and framing (the transport has it).
 
+mod earlier;
 mod error;
 mod handshake;
 mod versioned;

@@ -6,32 +6,67 @@ use quorate_replica::PeerMessage;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::CodecError;
+use crate::earlier::{Earlier, FORMAT_1, FieldCounts};
 
-/// The version of all formats here; each keeps decoding the ones before it.
-const FORMAT: u8 = 1;
+/// The version of entries, snapshots and peer messages; it keeps decoding the ones before it.
+const FORMAT: u8 = 2;
+/// The version of handshakes, which stays: an older server must be able to read one to refuse it.
+const HANDSHAKE_FORMAT: u8 = 1;
 
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![FORMAT]).expect("encoding to memory of plain data cannot fail")
+fn encode_as<T: Serialize>(format: u8, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![format]).expect("encoding to memory of plain data cannot fail")
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    encode_as(FORMAT, value)
+}
+
+pub(crate) fn encode_handshake<T: Serialize>(value: &T) -> Vec<u8> {
+    encode_as(HANDSHAKE_FORMAT, value)
+}
+
+fn decode_as<T: DeserializeOwned>(
+    format: u8,
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, CodecError> {
     let (&found, body) = bytes.split_first().ok_or(CodecError::Empty { what })?;
-    if found != FORMAT {
+    let decoded = if found == format {
+        postcard::take_from_bytes(body)
+    } else if found == 1 {
+        take_earlier(FORMAT_1, body)
+    } else {
         return Err(CodecError::Version {
             what,
             found,
-            supported: FORMAT,
+            supported: format,
         });
-    }
-    let (value, rest) =
-        postcard::take_from_bytes(body).map_err(|source| CodecError::Malformed { what, source })?;
+    };
+    let (value, rest) = decoded.map_err(|source| CodecError::Malformed { what, source })?;
     match rest.len() {
         0 => Ok(value),
         count => Err(CodecError::Trailing { what, count }),
     }
+}
+
+fn take_earlier<T: DeserializeOwned>(
+    counts: FieldCounts,
+    body: &[u8],
+) -> Result<(T, &[u8]), postcard::Error> {
+    let mut inner = postcard::Deserializer::from_bytes(body);
+    let value = T::deserialize(Earlier {
+        inner: &mut inner,
+        counts,
+    })?;
+    Ok((value, inner.finalize()?))
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError> {
+    decode_as(FORMAT, what, bytes)
+}
+
+pub(crate) fn decode_handshake<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_as(HANDSHAKE_FORMAT, "handshake", bytes)
 }
 
 /// Encodes a log entry.

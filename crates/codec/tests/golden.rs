@@ -17,9 +17,9 @@ use quorate_consensus::{
     VoterSet,
 };
 use quorate_coord::{
-    Command, ContenderSpec, ElectionPolicy, Envelope, GroupKey, GroupSpec, NodeAdmission, NodeSpec,
-    Position, ProposedConfiguration, Report, RequestKey, SessionKey, State, TenureKey,
-    TransferMode,
+    Command, ContenderSpec, DeposeQuorum, ElectionPolicy, Envelope, GroupKey, GroupSpec,
+    NodeAdmission, NodeSpec, Position, ProposedConfiguration, Reply, Report, RequestKey,
+    SessionKey, State, TenureKey, TransferMode,
 };
 use quorate_replica::{CallId, PeerMessage, Proposal, Refusal, Request, Response};
 use quorate_types::{
@@ -83,8 +83,8 @@ fn contender() -> ContenderSpec {
     }
 }
 
-/// Every command once.
-fn commands() -> Vec<Command> {
+/// Every command of format 1 once.
+fn commands_v1() -> Vec<Command> {
     vec![
         Command::OpenSession {
             ttl_ms: 3_000,
@@ -165,6 +165,30 @@ fn commands() -> Vec<Command> {
     ]
 }
 
+/// Every command once, and a spec with the fields that came with format 2.
+fn commands() -> Vec<Command> {
+    let reported = GroupSpec {
+        depose_quorum: DeposeQuorum::Reports { min: 3 },
+        depose_window_ms: 7_000,
+        ..spec()
+    };
+    let later = [
+        Command::CreateGroups {
+            groups: vec![(group(), reported), (group(), spec())],
+        },
+        Command::ReportFaulty {
+            session: session(),
+            tenure: tenure(),
+            reason: "probes time out".to_owned(),
+        },
+        Command::WithdrawReport {
+            session: session(),
+            tenure: tenure(),
+        },
+    ];
+    commands_v1().into_iter().chain(later).collect()
+}
+
 fn envelope(command: Command) -> Envelope {
     Envelope {
         principal: Principal::new("ops@example").unwrap(),
@@ -200,9 +224,13 @@ fn configuration() -> Configuration {
 }
 
 fn entries() -> Vec<Entry<Envelope>> {
+    entries_of(commands())
+}
+
+fn entries_of(commands: Vec<Command>) -> Vec<Entry<Envelope>> {
     let bodies = [Body::OwnTerm, Body::Configuration(configuration())];
     let bodies = bodies.into_iter().chain(
-        commands()
+        commands
             .into_iter()
             .map(|command| Body::Command(envelope(command))),
     );
@@ -232,6 +260,10 @@ fn meta() -> SnapshotMeta {
 
 /// Every peer message once.
 fn messages() -> Vec<PeerMessage> {
+    messages_with(entries())
+}
+
+fn messages_with(entries: Vec<Entry<Envelope>>) -> Vec<PeerMessage> {
     let (term, last, round) = (Term(5), position(), RoundId(6));
     let consensus = vec![
         Message::PreVoteRequest { term, last },
@@ -248,7 +280,7 @@ fn messages() -> Vec<PeerMessage> {
         Message::Append {
             term,
             previous: last,
-            entries: entries(),
+            entries,
             commit: LogIndex(39),
             round,
         },
@@ -391,6 +423,64 @@ fn handshake() -> Handshake {
     }
 }
 
+/// The same, after peers deposed the holder of the plain group and one of them reported the next.
+fn reported_state() -> State {
+    let mut state = state();
+    let mut events = Vec::new();
+    let mut index = 3;
+    let mut apply = |state: &mut State, command| {
+        index += 1;
+        let envelope = Envelope {
+            request: RequestKey::Internal,
+            ..envelope(command)
+        };
+        state
+            .apply(LogIndex(index), Term(4), &envelope, &mut events)
+            .unwrap()
+    };
+    let plain = GroupName::new("plain").unwrap();
+    let holder = state.sessions().next().unwrap().key;
+    let peers = ["node-b", "node-c"].map(|name| {
+        let command = Command::OpenSession {
+            ttl_ms: 3_000,
+            node: Some(NodeSpec {
+                name: NodeName::new(name).unwrap(),
+                ..node()
+            }),
+        };
+        let Reply::SessionOpened { session, .. } = apply(&mut state, command) else {
+            panic!("{name} did not open a session")
+        };
+        let groups = vec![(plain.clone(), contender())];
+        apply(&mut state, Command::Contend { session, groups });
+        session
+    });
+    let current = |state: &State| state.group(&plain).unwrap().tenure_key().unwrap();
+    let report = |session, tenure| Command::ReportFaulty {
+        session,
+        tenure,
+        reason: "probes time out".to_owned(),
+    };
+    let tenure = current(&state);
+    for session in peers {
+        apply(&mut state, report(session, tenure.clone()));
+    }
+    let reports = vec![(tenure, Report::Released { position: None })];
+    apply(
+        &mut state,
+        Command::Report {
+            session: holder,
+            reports,
+        },
+    );
+    let next = current(&state);
+    apply(&mut state, report(holder, next));
+    let found = state.group(&plain).unwrap();
+    assert_eq!(found.history.last().unwrap().reports.len(), 2);
+    assert_eq!(found.tenure.as_ref().unwrap().reports.len(), 1);
+    state
+}
+
 /// A state with a session that leads one group and stands in a poll.
 fn state() -> State {
     let mut state = State::new();
@@ -412,7 +502,7 @@ fn state() -> State {
         ),
         &mut events,
     );
-    let Ok(quorate_coord::Reply::SessionOpened { session, .. }) = opened else {
+    let Ok(Reply::SessionOpened { session, .. }) = opened else {
         panic!("not opened: {opened:?}")
     };
     let groups = vec![
@@ -485,7 +575,7 @@ fn entries_are_written_and_read_as_ever() {
     let entries = entries();
     let bytes: Vec<Vec<u8>> = entries.iter().map(encode_entry).collect();
     for (entry, bytes) in entries.iter().zip(&bytes) {
-        let name = format!("entry_v1_{:02}", entry.index.0);
+        let name = format!("entry_v2_{:02}", entry.index.0);
         let golden = golden(&name, bytes);
         assert_eq!(
             decode_entry(&golden).as_ref(),
@@ -503,7 +593,7 @@ fn entries_are_written_and_read_as_ever() {
 #[test]
 fn peer_messages_are_written_and_read_as_ever() {
     for (number, message) in messages().iter().enumerate() {
-        let name = format!("peer_v1_{number:02}");
+        let name = format!("peer_v2_{number:02}");
         let bytes = encode_peer(message);
         let golden = golden(&name, &bytes);
         assert_eq!(
@@ -529,15 +619,45 @@ fn handshakes_are_written_and_read_as_ever() {
 
 #[test]
 fn snapshots_are_written_and_read_as_ever() {
-    let state = state();
+    let state = reported_state();
     let meta = meta();
     let bytes = encode_snapshot(&meta, &state);
-    let golden = golden("snapshot_v1", &bytes);
+    let golden = golden("snapshot_v2", &bytes);
     let (meta_read, state_read) = decode_snapshot(&golden).unwrap();
     assert_eq!(meta_read, meta);
     assert_eq!(state_read.digest(), state.digest());
     state_read.check_invariants();
     assert_eq!(hex(&bytes), hex(&golden));
+}
+
+/// The golden bytes of an earlier version: never written again.
+fn golden_earlier(name: &str) -> Vec<u8> {
+    golden(name, &[])
+}
+
+#[test]
+fn what_format_1_wrote_reads_as_it_was_meant_with_defaults_for_later_fields() {
+    let entries = entries_of(commands_v1());
+    for entry in &entries {
+        let name = format!("entry_v1_{:02}", entry.index.0);
+        assert_eq!(
+            decode_entry(&golden_earlier(&name)).as_ref(),
+            Ok(entry),
+            "{name}"
+        );
+    }
+    for (number, message) in messages_with(entries).iter().enumerate() {
+        let name = format!("peer_v1_{number:02}");
+        assert_eq!(
+            decode_peer(&golden_earlier(&name)).as_ref(),
+            Ok(message),
+            "{name}"
+        );
+    }
+    let (meta_read, state_read) = decode_snapshot(&golden_earlier("snapshot_v1")).unwrap();
+    assert_eq!(meta_read, meta());
+    assert_eq!(state_read.digest(), state().digest());
+    state_read.check_invariants();
 }
 
 #[test]
@@ -574,17 +694,27 @@ fn a_newer_format_says_so() {
             supported: 1
         }
     );
+    let mut bytes = encode_entry(&entries()[0]);
+    bytes[0] = 3;
+    assert_eq!(
+        decode_entry(&bytes).unwrap_err(),
+        CodecError::Version {
+            what: "log entry",
+            found: 3,
+            supported: 2
+        }
+    );
 }
 
 #[test]
 fn no_single_changed_byte_makes_a_decoder_panic() {
-    let snapshot = encode_snapshot(&meta(), &state());
+    let snapshot = encode_snapshot(&meta(), &reported_state());
     let others = messages();
     let all = others
         .iter()
         .map(encode_peer)
         .chain(entries().into_iter().map(|entry| encode_entry(&entry)))
-        .chain([snapshot]);
+        .chain([snapshot, golden_earlier("snapshot_v1")]);
     for bytes in all {
         for at in 0..bytes.len() {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
