@@ -105,6 +105,10 @@ impl DataDir {
 
     fn opened(disk: OsDisk, lock: File, identity: Identity) -> Result<Self, StorageError> {
         let peers = read_peers(&disk)?;
+        // A process that died right after renaming one of these files has left its name only in the cache. We go by what it
+        // says from here on, so it must not go with the power.
+        disk.sync_dir()
+            .map_err(|e| StorageError::sync("data directory", e))?;
         Ok(Self {
             disk,
             identity,

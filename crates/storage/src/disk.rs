@@ -109,14 +109,12 @@ impl OsDisk {
     /// What the system says: a parent is missing, a file is in the way, permissions.
     pub fn open(path: &Path) -> io::Result<Self> {
         match fs::create_dir(path) {
-            Ok(()) => {
-                let parent = match path.parent() {
-                    Some(parent) if !parent.as_os_str().is_empty() => parent,
-                    _ => Path::new("."),
-                };
-                rustix::fs::fsync(open_dir(parent)?)?;
+            Ok(()) => sync_parent(path)?,
+            // Perhaps made by a process of ours that died before it could sync the name. If it was made by somebody else, its
+            // parent may be none of our business, and refuse.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                sync_parent(path).ok();
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
         Ok(Self {
@@ -132,6 +130,14 @@ impl OsDisk {
     pub fn path(&self) -> &Path {
         &self.dir.path
     }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok(rustix::fs::fsync(open_dir(parent)?)?)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {

@@ -57,7 +57,7 @@ struct Incoming<F> {
 }
 
 impl<D: Disk> SnapshotStore<D> {
-    /// Opens the snapshots in a directory, and removes what an interrupted save or transfer left there.
+    /// Opens the snapshots in a directory, makes all that it shows durable, and removes what an interrupted save or transfer left.
     ///
     /// # Errors
     /// [`StorageError`]: stop, and show its hint.
@@ -70,6 +70,10 @@ impl<D: Disk> SnapshotStore<D> {
                     .map_err(|e| StorageError::io("remove", &name, e))?;
             }
         }
+        // A process that died right after a rename has left a name that is only in the cache. Whoever sees that snapshot may
+        // purge the log before it, so it must not go with the power.
+        disk.sync_dir()
+            .map_err(|e| StorageError::sync("snapshot directory", e))?;
         Ok(Self {
             disk,
             plain_bytes_max: PLAIN_BYTES_MAX,

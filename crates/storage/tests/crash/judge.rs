@@ -3,6 +3,7 @@
 //! Owns: the verdict. A step in flight may be there or not, whole; everything acknowledged is there, and nothing else is.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display};
 use std::path::Path;
 
 use quorate_storage::SnapshotMeta;
@@ -29,14 +30,39 @@ pub(crate) struct Counts {
     pub(crate) kills: u64,
     pub(crate) cuts: u64,
     pub(crate) acked: u64,
-    /// Unacknowledged steps that were found all the same.
+    /// Steps that were given but not acknowledged: found all the same, or lost, as they may be.
     pub(crate) in_flight_kept: u64,
+    pub(crate) in_flight_lost: u64,
     pub(crate) torn_tails: u64,
     /// Sectors written but not flushed before a power cut, and how many of them were lost.
     pub(crate) sectors_unsynced: u64,
     pub(crate) sectors_lost: u64,
     /// File systems that had to be repaired before they could be mounted.
     pub(crate) repaired: u64,
+}
+
+impl Display for Counts {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            to,
+            "{} rounds, {} power cuts, {} kills; {} writes acknowledged, none of them lost; in flight: {} kept, {} lost; {} torn tails",
+            self.rounds,
+            self.cuts,
+            self.kills,
+            self.acked,
+            self.in_flight_kept,
+            self.in_flight_lost,
+            self.torn_tails
+        )?;
+        if self.cuts > 0 {
+            write!(
+                to,
+                "; {} sectors unsynced, {} of them lost; {} file systems repaired",
+                self.sectors_unsynced, self.sectors_lost, self.repaired
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl Known {
@@ -84,6 +110,8 @@ impl Known {
         }
         counts.torn_tails += u64::from(found.torn_bytes > 0);
         if found.fingerprint == acked.fingerprint() {
+            let is_lost = in_flight.is_some_and(|state| state != acked);
+            counts.in_flight_lost += u64::from(is_lost);
             self.state = acked;
             return Ok(());
         }
