@@ -6,6 +6,7 @@
 mod arrows;
 #[cfg(test)]
 mod commands;
+mod crashtest;
 mod links;
 mod manifest;
 mod mutants;
@@ -17,12 +18,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
-const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants>
+const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants | crashtest>
 
   verify  format, lints, dependency arrows, repository rules, cargo-deny; never writes
   check   only what takes a second: dependency arrows and repository rules
   fix     rustfmt, and what clippy can fix by itself
-  mutants plants known mistakes in a copy and shows what catches each; `mutants --list` names them";
+  mutants plants known mistakes in a copy and shows what catches each; `mutants --list` names them
+  crashtest kills storage and cuts its power, many times; `crashtest --rounds N --seed S`";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +32,13 @@ fn main() -> ExitCode {
         ["verify"] => verify(),
         ["check"] => check(),
         ["fix"] => fix(),
+        ["crashtest", ref words @ ..] => match crashtest::Options::parse(words) {
+            Ok(options) => crashtest::run(&options),
+            Err(wrong) => {
+                eprintln!("{wrong}\n\n{}", crashtest::USAGE);
+                return ExitCode::from(2);
+            }
+        },
         ["mutants", ref words @ ..] => match mutants::Options::parse(words) {
             Ok(options) => mutants::run(&options),
             Err(wrong) => {
