@@ -69,6 +69,10 @@ impl ser::Serializer for &mut Hasher {
         serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128,
         serialize_f32: f32, serialize_f64: f64);
 
+    /// Ids are hashed as numbers, not as text: a digest is taken often.
+    fn is_human_readable(&self) -> bool {
+        false
+    }
     fn serialize_bool(self, v: bool) -> Hashed {
         self.serialize_u8(u8::from(v))
     }

@@ -8,7 +8,9 @@ use quorate_types::LogIndex;
 
 use crate::checkers::Violation;
 use crate::clock::Moment;
+use crate::machine::Server;
 use crate::plant::Plant;
+use crate::setup::Clocks;
 use crate::world::{Event, World};
 
 /// A write is acknowledged this long after faults ceased, at the latest: restarts, four election timeouts, clients' patience.
@@ -18,9 +20,7 @@ pub const WRITE_BOUND: Duration = Duration::from_secs(12);
 pub const LED_BOUND: Duration = Duration::from_secs(14);
 /// All replicas have applied what one has within this long, once callers are quiet.
 pub const CONVERGE_BOUND: Duration = Duration::from_secs(5);
-/// Every run has at least so many operations.
-pub const OPERATIONS_MIN: u64 = 1_000;
-/// The calm is made longer until there are, but not longer than this.
+/// The calm is made longer until clients had their operations, but not longer than this.
 const CALM_MAX: Duration = Duration::from_secs(120);
 
 /// Since when it is calm.
@@ -58,15 +58,16 @@ impl World {
         }
         for server in 0..self.servers.len() {
             let this = &mut self.servers[server];
-            this.disk.set_capacity(None);
-            this.disk.set_latency(Duration::ZERO);
-            this.disk.fail_syncs(0);
-            this.disk.cut_power_after(u64::MAX);
+            this.disk.heal();
             this.directives_late = Duration::ZERO;
-            this.crash_after = None;
+            this.crash_at = None;
             self.resume_server(server);
         }
         self.resume_nodes();
+        self.snapshot_cut = None;
+        if self.setup.clocks == Clocks::BeyondBound {
+            self.set_clocks_right();
+        }
         for node in 0..self.nodes.len() {
             let node = self.nodes[node].spec.name.clone();
             self.callers[0].tasks.push_back(Command::AdmitNode {
@@ -96,7 +97,11 @@ impl World {
             self.judge(verdict);
         }
         match quiet {
-            None if lasted >= self.setup.calm_for && self.stats.operations >= OPERATIONS_MIN => {
+            None if lasted >= self.setup.calm_for
+                && self.stats.operations >= self.setup.operations_min
+                && self.checkers.acknowledged.newest() > acknowledged
+                && (self.checkers.changes.is_settled() || lasted > LED_BOUND) =>
+            {
                 let target = self.checkers.log.last();
                 self.calm.as_mut().expect("it is calm").quiet = Some((now, target));
             }
@@ -128,8 +133,13 @@ impl World {
         self.at(now + Duration::from_millis(500), Event::Calm);
     }
 
+    /// The servers that did not stop for good.
+    fn staying(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| !server.gone)
+    }
+
     fn has_converged(&self, target: LogIndex) -> bool {
-        self.servers.iter().all(|server| {
+        self.staying().all(|server| {
             server
                 .running
                 .as_ref()
@@ -151,7 +161,8 @@ impl World {
     /// Everything has settled: the last look.
     fn end(&mut self) {
         self.over = true;
-        for server in 0..self.servers.len() {
+        let staying: Vec<usize> = self.staying().map(|server| server.index).collect();
+        for server in staying {
             let running = self.servers[server]
                 .running
                 .as_ref()
@@ -175,6 +186,7 @@ impl World {
     /// Where all replicas stand, for people.
     fn picture(&self) -> String {
         let each = self.servers.iter().map(|server| match &server.running {
+            None if server.gone => format!("s{}: gone", server.index + 1),
             None => format!("s{}: down", server.index + 1),
             Some(running) => {
                 let replica = &running.replica;

@@ -1,11 +1,67 @@
-//! What goes wrong, and when: drawn from the seed before the run. Swarm testing: each seed enables a random subset of the kinds
-//! with random weights (Groce et al., Swarm Testing, ISSTA 2012), since a mix of everything hides what a few do together.
+//! What goes wrong. A plan is drawn from the seed before the run (`plan.rs`), carried out while it lasts (`strike.rs`), and lifted
+//! as a whole when the calm begins. A fault is counted where it truly struck, not where it was planned.
 
 use std::time::Duration;
 
-use crate::plant::Plant;
-use crate::setup::Setup;
-use crate::world::{Event, World};
+mod old_disk;
+mod partition;
+mod plan;
+mod strike;
+
+pub use partition::Shape;
+pub use plan::plan;
+
+pub(crate) use old_disk::OldDisk;
+pub(crate) use strike::{Rotten, SnapshotCutDue};
+
+/// Where a server dies, seen from its log: before, within (a fault of its own) and after a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// Between any two orders of its replica.
+    Order,
+    /// A write was ordered and did not reach the disk.
+    BeforeWrite,
+    /// The write was handed to the disk; its sync is under way.
+    DuringSync,
+    /// The sync is done on the disk; neither peers nor the replica know.
+    AfterSync,
+    /// Peers were sent what waited for the sync; the replica does not know.
+    AfterPromises,
+}
+
+impl CrashPoint {
+    /// Its name, for the count.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Order => "crash between orders",
+            Self::BeforeWrite => "crash before a write",
+            Self::DuringSync => "crash before its sync ended",
+            Self::AfterSync => "crash after a sync, before its promises left",
+            Self::AfterPromises => "crash after a sync, before it was reported",
+        }
+    }
+}
+
+/// How a snapshot's transfer is cut while pieces are still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotCut {
+    /// The connection breaks.
+    Connection,
+    /// The sender's process dies.
+    Sender,
+    /// The receiver loses power.
+    Receiver,
+}
+
+/// Whose clock a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A server's.
+    Server(usize),
+    /// A node's.
+    Node(usize),
+}
 
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +81,17 @@ pub enum Fault {
         server: usize,
         /// How many.
         outputs: u32,
+        /// With its machine.
+        power: bool,
+    },
+    /// A server dies at a point of its writing.
+    CrashAt {
+        /// Which.
+        server: usize,
+        /// Where.
+        point: CrashPoint,
+        /// After passing there so many times.
+        passes: u32,
         /// With its machine.
         power: bool,
     },
@@ -56,15 +123,35 @@ pub enum Fault {
     SlowDisk {
         /// Which.
         server: usize,
-        /// How long one takes.
+        /// By how much.
         latency: Duration,
         /// For how long.
         lasts: Duration,
+    },
+    /// A server's next write lands somewhere else.
+    MisdirectedWrite {
+        /// Which.
+        server: usize,
     },
     /// A byte of a server's log rots, on a copy of its disk: opening the copy must refuse, or find everything.
     Rot {
         /// Which.
         server: usize,
+    },
+    /// A server stops, a byte of its disk rots, and it starts again: it must refuse, or have lost nothing. Where it refuses, the
+    /// byte is put back.
+    RotAtRest {
+        /// Which.
+        server: usize,
+        /// How long it is stopped.
+        down: Duration,
+    },
+    /// A server is started from a copy of its disk made a while ago.
+    OldDisk {
+        /// Which.
+        server: usize,
+        /// How old the copy gets.
+        age: Duration,
     },
     /// A server stands still; messages wait.
     PauseServer {
@@ -97,6 +184,34 @@ pub enum Fault {
         breaks: bool,
         /// For how long.
         lasts: Duration,
+    },
+    /// Servers are cut from each other in a shape, around the leader where there is one.
+    Shaped {
+        /// Which shape.
+        shape: Shape,
+        /// The server that it is about; in most shapes it avoids the leader.
+        server: usize,
+        /// Of each pair, only one direction is cut.
+        one_way: bool,
+        /// Decides the rest.
+        seed: u64,
+        /// Whether the connections break, too.
+        breaks: bool,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// A link between two servers comes and goes.
+    Flap {
+        /// One.
+        a: usize,
+        /// The other.
+        b: usize,
+        /// How often.
+        times: u32,
+        /// How long it is away, and then back.
+        period: Duration,
+        /// Only from `a` to `b`.
+        one_way: bool,
     },
     /// A node is cut from servers.
     CutNode {
@@ -145,185 +260,45 @@ pub enum Fault {
         /// How many.
         calls: usize,
     },
+    /// Many reads and writes at all servers at once, from clients that do not wait for each other.
+    Overload {
+        /// How many per server.
+        calls: usize,
+    },
     /// The leader is told to hand over, as on a graceful stop.
     HandOver,
-}
-
-const KINDS: usize = 19;
-
-/// Draws a plan: at least ten faults, all over before the calm.
-#[must_use]
-pub fn plan(random: &mut fastrand::Rng, setup: &Setup) -> Vec<(Duration, Fault)> {
-    let mut weights: Vec<u32> = (0..KINDS)
-        .map(|_| {
-            if random.u8(..5) < 3 {
-                random.u32(1..10)
-            } else {
-                0
-            }
-        })
-        .collect();
-    if weights.iter().sum::<u32>() == 0 {
-        weights[random.usize(..KINDS)] = 1;
-    }
-    let total: u32 = weights.iter().sum();
-    let count = random.usize(12..=40);
-    let end = u64::try_from(setup.faulty_for.as_millis()).expect("short");
-    let mut plan: Vec<(Duration, Fault)> = (0..count)
-        .map(|_| {
-            let at = Duration::from_millis(random.u64(2_000..end));
-            let mut left = random.u32(..total);
-            let kind = weights
-                .iter()
-                .position(|weight| match left.checked_sub(*weight) {
-                    Some(rest) => {
-                        left = rest;
-                        false
-                    }
-                    None => true,
-                })
-                .expect("the weights sum to the total");
-            (at, draw(random, setup, kind))
-        })
-        .collect();
-    plan.sort_by_key(|(at, _)| *at);
-    plan
-}
-
-fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: usize) -> Fault {
-    let server = random.usize(..setup.replicas);
-    let node = random.usize(..setup.nodes);
-    // Mostly short, sometimes long.
-    let mut lasts = |short: u64, long: u64| {
-        Duration::from_millis(if random.u8(..3) > 0 {
-            random.u64(1..=short)
-        } else {
-            random.u64(short..=long)
-        })
-    };
-    let (brief, outage) = (lasts(800, 5_000), lasts(1_500, 8_000));
-    let ttl_max = setup.ttl_ms.1;
-    let pause_node = lasts(ttl_max, (ttl_max * 10).min(9_000));
-    let pause_server = lasts(300, 6_000);
-    match kind {
-        0 => Fault::Crash {
-            server,
-            power: random.bool(),
-            down: brief,
-        },
-        1 => Fault::CrashAtOutput {
-            server,
-            outputs: random.u32(0..200),
-            power: random.bool(),
-        },
-        2 => Fault::PowerCutInWrite {
-            server,
-            operations: random.u64(0..40),
-        },
-        3 => Fault::PowerLoss { down: brief },
-        4 => Fault::FailedSync { server },
-        5 => Fault::FullDisk {
-            server,
-            lasts: outage,
-        },
-        6 => Fault::SlowDisk {
-            server,
-            latency: Duration::from_millis(random.u64(5..600)),
-            lasts: outage,
-        },
-        7 => Fault::PauseServer {
-            server,
-            lasts: pause_server,
-        },
-        8 => Fault::PauseNode {
-            node,
-            lasts: pause_node,
-        },
-        9 => Fault::KillNode { node, down: brief },
-        10 | 11 => partition(random, setup, server, outage),
-        12 => {
-            let all = random.bool();
-            let servers = (0..setup.replicas)
-                .filter(|_| all || random.bool())
-                .collect();
-            Fault::CutNode {
-                node,
-                servers,
-                lasts: outage,
-            }
-        }
-        13 => Fault::Storm {
-            loss_ppm: random.u32(0..300_000),
-            duplicate_ppm: random.u32(0..200_000),
-            reorder_ppm: random.u32(0..300_000),
-            slower: random.u32(1..20),
-            lasts: outage,
-        },
-        14 => Fault::Reset {
-            a: server,
-            b: (server + 1) % setup.replicas,
-        },
-        15 => Fault::MassReconnect,
-        16 => Fault::LateDirectives {
-            server,
-            by: Duration::from_millis(random.u64(10..3_000)),
-            lasts: outage,
-        },
-        17 if random.bool() => Fault::Burst {
-            server,
-            calls: random.usize(10..400),
-        },
-        17 => Fault::HandOver,
-        _ => Fault::Rot { server },
-    }
-}
-
-/// Every shape: one server off, halves, one direction, one pair (the partial partitions of the Omni-Paxos paper, section 2).
-fn partition(random: &mut fastrand::Rng, setup: &Setup, server: usize, lasts: Duration) -> Fault {
-    let all = || 0..setup.replicas;
-    let pairs = all().flat_map(|a| all().filter(move |b| *b != a).map(move |b| (a, b)));
-    let (kind, cuts): (_, Vec<_>) = match random.u8(..6) {
-        0 => (
-            "partition: one server off",
-            pairs
-                .filter(|(a, b)| *a == server || *b == server)
-                .collect(),
-        ),
-        1 => {
-            let side: Vec<bool> = all().map(|_| random.bool()).collect();
-            (
-                "partition: halves",
-                pairs.filter(|(a, b)| side[*a] != side[*b]).collect(),
-            )
-        }
-        2 => (
-            "partition: deaf",
-            pairs.filter(|(_, b)| *b == server).collect(),
-        ),
-        3 => (
-            "partition: mute",
-            pairs.filter(|(a, _)| *a == server).collect(),
-        ),
-        4 => (
-            "partition: all but one pivot",
-            pairs
-                .filter(|(a, b)| *a != server && *b != server)
-                .collect(),
-        ),
-        _ => {
-            let other = random.usize(..setup.replicas);
-            let pair = |(a, b): &(usize, usize)| {
-                (*a, *b) == (server, other) || (*b, *a) == (server, other)
-            };
-            ("partition: one pair", pairs.filter(pair).collect())
-        }
-    };
-    Fault::Partition {
-        kind,
-        cuts,
-        breaks: random.bool(),
-        lasts,
-    }
+    /// A server is away until it needs a snapshot, and the snapshot's transfer is cut midway.
+    CutSnapshot {
+        /// Which.
+        server: usize,
+        /// For how long it is away.
+        down: Duration,
+        /// How the transfer is cut.
+        cut: SnapshotCut,
+    },
+    /// A clock jumps ahead, beyond what any rate allows.
+    ClockJump {
+        /// Whose.
+        whose: Whose,
+        /// How far.
+        by: Duration,
+    },
+    /// A clock runs at another rate, far beyond the bound.
+    ClockRate {
+        /// Whose.
+        whose: Whose,
+        /// How much faster than true time.
+        rate_ppm: i32,
+    },
+    /// A clock stands still, as `CLOCK_BOOTTIME` does while a hypervisor holds the machine.
+    ClockFrozen {
+        /// Whose.
+        whose: Whose,
+        /// Whether the process stands still, too.
+        paused: bool,
+        /// For how long.
+        lasts: Duration,
+    },
 }
 
 impl Fault {
@@ -333,158 +308,20 @@ impl Fault {
         match self {
             Self::PauseNode { node, .. }
             | Self::KillNode { node, .. }
-            | Self::CutNode { node, .. } => Some(*node),
-            _ => None,
-        }
-    }
-
-    /// Its name, for the count.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Crash { power: true, .. } => "power cut",
-            Self::Crash { .. } => "process killed",
-            Self::CrashAtOutput { .. } => "crash between orders",
-            Self::PowerCutInWrite { .. } => "power cut within a write",
-            Self::PowerLoss { .. } => "power cut everywhere",
-            Self::FailedSync { .. } => "failed sync",
-            Self::FullDisk { .. } => "full disk",
-            Self::SlowDisk { .. } => "slow disk",
-            Self::Rot { .. } => "rot (on a copy)",
-            Self::PauseServer { .. } => "server paused",
-            Self::PauseNode { .. } => "node paused",
-            Self::KillNode { .. } => "node killed",
-            Self::Partition { kind, .. } => kind,
-            Self::CutNode { .. } => "node cut off",
-            Self::Storm { .. } => "network storm",
-            Self::Reset { .. } => "connection reset",
-            Self::MassReconnect => "mass reconnect",
-            Self::LateDirectives { .. } => "late directives",
-            Self::Burst { .. } => "burst of calls",
-            Self::HandOver => "leader told to hand over",
-        }
-    }
-}
-
-impl World {
-    /// A planned fault strikes.
-    pub(crate) fn strike(&mut self, at: usize) {
-        let fault = self.setup.plan[at].1.clone();
-        let now = self.now;
-        self.trace
-            .note(now, 1, [at as u64, 0, 0], || format!("fault: {fault:?}"));
-        self.stats.fault(fault.kind());
-        let mut lasting = None;
-        match fault {
-            Fault::Crash {
-                server,
-                power,
-                down,
-            } => self.crash(server, power, down),
-            Fault::CrashAtOutput {
-                server,
-                outputs,
-                power,
-            } => {
-                self.servers[server].crash_after = Some((outputs, power));
-            }
-            Fault::PowerCutInWrite { server, operations } => {
-                self.servers[server].disk.cut_power_after(operations);
-            }
-            Fault::PowerLoss { down } => {
-                (0..self.servers.len()).for_each(|server| self.crash(server, true, down));
-            }
-            Fault::FailedSync { server } => self.servers[server].disk.fail_syncs(1),
-            Fault::FullDisk { server, lasts } => {
-                self.servers[server].disk.set_capacity(Some(0));
-                lasting = Some(lasts);
-            }
-            Fault::SlowDisk {
-                server,
-                latency,
-                lasts,
-            } => {
-                self.servers[server].disk.set_latency(latency);
-                lasting = Some(lasts);
-            }
-            Fault::Rot { server } => self.try_rot(server),
-            Fault::PauseServer { server, lasts } => self.pause_server(server, lasts),
-            Fault::PauseNode { node, lasts } => self.pause_node(node, lasts),
-            Fault::KillNode { node, down } => self.kill_node(node, down),
-            Fault::Partition {
-                cuts,
-                breaks,
-                lasts,
+            | Self::CutNode { node, .. }
+            | Self::ClockJump {
+                whose: Whose::Node(node),
                 ..
-            } => {
-                for (from, to) in cuts {
-                    self.network.cut(from, to);
-                    if breaks {
-                        self.break_connection(from, to);
-                    }
-                }
-                lasting = Some(lasts);
             }
-            Fault::CutNode {
-                node,
-                servers,
-                lasts,
-            } => {
-                for server in servers {
-                    self.network.cut_node(node, server);
-                }
-                lasting = Some(lasts);
+            | Self::ClockRate {
+                whose: Whose::Node(node),
+                ..
             }
-            Fault::Storm {
-                loss_ppm,
-                duplicate_ppm,
-                reorder_ppm,
-                slower,
-                lasts,
-            } => {
-                let base = self.network.base;
-                let quality = &mut self.network.quality;
-                (quality.loss_ppm, quality.duplicate_ppm) = (loss_ppm, duplicate_ppm);
-                quality.reorder_ppm = reorder_ppm;
-                quality.delay_mean = base.delay_mean * slower;
-                lasting = Some(lasts);
-            }
-            Fault::Reset { a, b } => self.break_connection(a, b),
-            Fault::MassReconnect => self.break_streams(),
-            Fault::LateDirectives { server, by, lasts } => {
-                self.servers[server].directives_late = by;
-                lasting = Some(lasts);
-            }
-            Fault::Burst { server, calls } => self.burst(server, calls),
-            Fault::HandOver => self.hand_over(),
-        }
-        if let Some(lasts) = lasting {
-            self.at(now + lasts, Event::FaultEnds(at));
-        }
-    }
-
-    /// A lasting fault ends.
-    pub(crate) fn relent(&mut self, at: usize) {
-        if self.is_calm() || self.is_planted(Plant::NeverHeals) {
-            // The calm lifted everything at once.
-            return;
-        }
-        match self.setup.plan[at].1.clone() {
-            Fault::FullDisk { server, .. } => self.servers[server].disk.set_capacity(None),
-            Fault::SlowDisk { server, .. } => self.servers[server].disk.set_latency(Duration::ZERO),
-            Fault::Partition { cuts, .. } => cuts
-                .iter()
-                .for_each(|(from, to)| self.network.mend(*from, *to)),
-            Fault::CutNode { node, servers, .. } => {
-                servers
-                    .iter()
-                    .for_each(|server| self.network.mend_node(node, *server));
-            }
-            Fault::Storm { .. } => self.network.quality = self.network.base,
-            Fault::LateDirectives { server, .. } => {
-                self.servers[server].directives_late = Duration::ZERO;
-            }
-            _ => {}
+            | Self::ClockFrozen {
+                whose: Whose::Node(node),
+                ..
+            } => Some(*node),
+            _ => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use quorate_codec::{decode_peer, decode_snapshot, encode_peer};
-use quorate_consensus::{Message, Role, SnapshotMeta, WriteSeq};
+use quorate_consensus::{FatalError, Message, Role, SnapshotMeta, WriteSeq};
 use quorate_coord::State;
 use quorate_replica::{CallId, Input, Output, PeerMessage, Published, Replica, Request};
 use quorate_storage::{FileLog, SimDisk, SnapshotStore};
@@ -15,6 +15,7 @@ use quorate_types::ReplicaId;
 
 use crate::checkers::Violation;
 use crate::clock::{Clock, Moment};
+use crate::faults::{CrashPoint, Rotten};
 use crate::plant::Plant;
 use crate::stream::{Origin, Stream};
 use crate::trace::mix;
@@ -24,9 +25,9 @@ use crate::writer::{Mirror, Writer};
 /// How often a running replica's invariants are checked, in steps, where debug assertions are off.
 const CHECK_EVERY: u64 = 64;
 /// How often its state's, which cost a pass over all of it, in steps.
-const CHECK_STATE_EVERY: u64 = 512;
+const CHECK_STATE_EVERY: u64 = 1_024;
 /// How often a published state is digested, in entries.
-const DIGEST_EVERY: u64 = 16;
+const DIGEST_EVERY: u64 = 32;
 
 /// What a server's snapshot thread does.
 #[derive(Debug)]
@@ -56,14 +57,32 @@ pub(crate) struct Server {
     pub(crate) running: Option<Box<Running>>,
     /// What happened to it while it stands still.
     pub(crate) paused: Option<VecDeque<Event>>,
-    /// Dies after so many more orders; with its machine or alone.
-    pub(crate) crash_after: Option<(u32, bool)>,
+    /// Where it shall die.
+    pub(crate) crash_at: Option<CrashAt>,
     /// Directives to nodes are late by up to this.
     pub(crate) directives_late: Duration,
     /// Its log was created: from then on an empty disk is a lost one.
     pub(crate) initialized: bool,
     /// A restart is scheduled.
     pub(crate) restarting: bool,
+    /// A write of its disk was misdirected.
+    pub(crate) misdirected: bool,
+    /// A byte of its disk rotted while it was stopped.
+    pub(crate) rotten: Option<Rotten>,
+    /// When it was started from an old copy of its disk.
+    pub(crate) restored: Option<Moment>,
+    /// It lost what it had promised, and never comes back.
+    pub(crate) gone: bool,
+}
+
+/// Where a server shall die.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CrashAt {
+    pub(crate) point: CrashPoint,
+    /// After passing there so many times.
+    pub(crate) passes: u32,
+    /// With its machine.
+    pub(crate) power: bool,
 }
 
 /// What a running server's process holds in memory.
@@ -100,10 +119,14 @@ impl Server {
             boot: 0,
             running: None,
             paused: None,
-            crash_after: None,
+            crash_at: None,
             directives_late: Duration::ZERO,
             initialized: false,
             restarting: false,
+            misdirected: false,
+            rotten: None,
+            restored: None,
+            gone: false,
         }
     }
 }
@@ -245,20 +268,33 @@ impl World {
             if self.servers[server].boot != boot || self.servers[server].running.is_none() {
                 break;
             }
-            if let Some((left, power)) = &mut self.servers[server].crash_after {
-                let power = *power;
-                if *left == 0 {
-                    let down = Duration::from_millis(self.random.u64(1..3_000));
-                    self.crash(server, power, down);
-                    break;
-                }
-                *left -= 1;
+            if self.dies_at(server, CrashPoint::Order) {
+                break;
             }
             self.carry_out(server, output);
         }
         outputs.clear();
         self.outputs = outputs;
         self.schedule_tick(server);
+    }
+
+    /// A server passes a point at which it may be meant to die; says whether it did.
+    pub(crate) fn dies_at(&mut self, server: usize, point: CrashPoint) -> bool {
+        let Some(crash) = &mut self.servers[server].crash_at else {
+            return false;
+        };
+        if crash.point != point {
+            return false;
+        }
+        if let Some(left) = crash.passes.checked_sub(1) {
+            crash.passes = left;
+            return false;
+        }
+        let power = crash.power;
+        self.stats.fault(point.kind());
+        let down = Duration::from_millis(self.random.u64(1..3_000));
+        self.crash(server, power, down);
+        true
     }
 
     pub(crate) fn schedule_tick(&mut self, server: usize) {
@@ -283,7 +319,9 @@ impl World {
                 self.trace.note(now, tag, numbers, || {
                     format!("s{} persist {write:?}", server + 1)
                 });
-                self.persist(server, write);
+                if !self.dies_at(server, CrashPoint::BeforeWrite) {
+                    self.persist(server, write);
+                }
             }
             Output::Send { to, message } => self.send(server, server_of(to), message),
             Output::SendAfterPersist { write, to, message } => {
@@ -321,6 +359,7 @@ impl World {
                     .snapshots
                     .read_chunk(stored(&meta), offset, bytes_max);
                 if let Ok((data, total)) = read {
+                    let midway = offset + (data.len() as u64) < total;
                     let data = data.into();
                     let message = Message::SnapshotChunk {
                         term,
@@ -331,6 +370,9 @@ impl World {
                     };
                     self.send(server, server_of(to), PeerMessage::Consensus(message));
                     self.stats.fault("snapshot piece sent");
+                    if midway {
+                        self.snapshot_is_midway(server, server_of(to));
+                    }
                 }
             }
             Output::WriteSnapshotChunk {
@@ -361,8 +403,13 @@ impl World {
                     self.judge(verdict);
                 }
             }
+            Output::Fatal(FatalError::RolledBack { .. })
+                if self.servers[server].restored.is_some() || self.servers[server].misdirected =>
+            {
+                self.stop_for_good(server, "an old disk was told by its peers");
+            }
             Output::Fatal(error) => {
-                // No simulated disk is rolled back, so nobody may say that one was.
+                // This disk is as it was left, so nobody may say that it was rolled back.
                 self.judge(Err(Violation {
                     checker: "no_false_alarm",
                     guarantee: "5: a member stops only when its disk was rolled back or a log is corrupt",
@@ -394,7 +441,13 @@ impl World {
             return;
         }
         let now = self.now;
-        let [first, again] = self.network.send(now, from, to, message.lane());
+        let seen = matches!(message, PeerMessage::Consensus(Message::SeenOfYou { .. }));
+        let [first, again] = if seen {
+            // Reality resends it over the connection; without it an old disk could not be told (`old_disk.rs`).
+            [self.network.send_surely(now, from, to), None]
+        } else {
+            self.network.send(now, from, to, message.lane())
+        };
         let numbers = [(from * 16 + to) as u64, first.map_or(0, |at| at.0), 0];
         self.trace.note(now, 3, numbers, || {
             format!("s{} -> s{} at {first:?}: {message:?}", from + 1, to + 1)
@@ -542,12 +595,16 @@ impl World {
         }
     }
 
-    pub(crate) fn pause_server(&mut self, server: usize, lasts: Duration) {
-        if self.servers[server].running.is_some() && self.servers[server].paused.is_none() {
+    /// Lets a server stand still; says whether it does so only now.
+    pub(crate) fn pause_server(&mut self, server: usize, lasts: Duration) -> bool {
+        let pauses =
+            self.servers[server].running.is_some() && self.servers[server].paused.is_none();
+        if pauses {
             self.servers[server].paused = Some(VecDeque::new());
             let at = self.now + lasts;
             self.at(at, Event::ResumeServer { server });
         }
+        pauses
     }
 
     pub(crate) fn resume_server(&mut self, server: usize) {
@@ -614,18 +671,24 @@ impl World {
         );
     }
 
-    /// The leader is told to hand over.
-    pub(crate) fn hand_over(&mut self) {
+    /// The server that leads in the highest term, if one does.
+    pub(crate) fn leader(&self) -> Option<usize> {
         let leads = |server: &Server| {
-            server.paused.is_none()
-                && server
-                    .running
-                    .as_ref()
-                    .is_some_and(|r| r.replica.role() == Role::Leader)
+            let replica = &server.running.as_ref()?.replica;
+            (server.paused.is_none() && replica.role() == Role::Leader)
+                .then(|| (replica.term(), server.index))
         };
-        if let Some(server) = (0..self.servers.len()).find(|server| leads(&self.servers[*server])) {
+        let newest = self.servers.iter().filter_map(leads).max();
+        newest.map(|(_, server)| server)
+    }
+
+    /// The leader is told to hand over; says whether there is one.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        let leader = self.leader();
+        if let Some(server) = leader {
             self.step(server, Input::HandOver);
         }
+        leader.is_some()
     }
 
     /// Many reads at once, answered to nobody.

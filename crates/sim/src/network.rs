@@ -11,7 +11,7 @@ use crate::clock::Moment;
 const MILLION: u32 = 1_000_000;
 
 /// How good the network is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quality {
     /// The least delay of a message.
     pub delay_min: Duration,
@@ -212,6 +212,18 @@ impl Network {
         let lost = self.chance(self.quality.loss_ppm);
         self.lost += u64::from(lost);
         lost
+    }
+
+    /// Whether all servers can reach each other, and the network is as set up.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.cuts.iter().all(|cuts| *cuts == 0) && self.quality == self.base
+    }
+
+    /// When a message arrives that is sent again until it does, over a connection that there is.
+    pub fn send_surely(&mut self, now: Moment, from: usize, to: usize) -> Option<Moment> {
+        let at = self.at(from, to);
+        (self.connected[at] && self.cuts[at] == 0).then(|| now + self.delay())
     }
 
     /// Lifts all cuts and faults.

@@ -213,13 +213,16 @@ impl World {
         self.at(now + down, Event::StartNode { node });
     }
 
-    pub(crate) fn pause_node(&mut self, node: usize, lasts: Duration) {
+    /// Lets a node stand still; says whether it does so only now.
+    pub(crate) fn pause_node(&mut self, node: usize, lasts: Duration) -> bool {
         let this = &mut self.nodes[node];
-        if this.up && this.paused.is_none() {
+        let pauses = this.up && this.paused.is_none();
+        if pauses {
             this.paused = Some(VecDeque::new());
             let (life, at) = (this.life, self.now + lasts);
             self.at(at, Event::ResumeNode { node, life });
         }
+        pauses
     }
 
     pub(crate) fn resume_node(&mut self, node: usize, life: u32) {

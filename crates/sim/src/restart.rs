@@ -31,7 +31,14 @@ impl World {
         self.trace.note(now, 6, [server as u64, 0, 0], || {
             format!("s{} storage: {error}", server + 1)
         });
+        if self.servers[server].disk.is_power_cut() {
+            self.stats.fault("power cut within a write");
+        }
         if let StorageError::Rotten { .. } | StorageError::LogMissing = error {
+            if self.servers[server].misdirected {
+                self.stop_for_good(server, "a misdirected write was found");
+                return;
+            }
             self.judge(Err(Violation {
                 checker: "storage",
                 guarantee: "5: what was acknowledged survives; no rot was injected on this disk",
@@ -54,7 +61,7 @@ impl World {
                     if power { "loses power" } else { "is killed" }
                 )
             });
-        self.servers[server].crash_after = None;
+        self.servers[server].crash_at = None;
         self.servers[server].paused = None;
         let Some(running) = self.servers[server].running.take() else {
             return;
@@ -79,7 +86,9 @@ impl World {
     }
 
     pub(crate) fn schedule_restart(&mut self, server: usize, down: Duration) {
-        if !std::mem::replace(&mut self.servers[server].restarting, true) {
+        if !self.servers[server].gone
+            && !std::mem::replace(&mut self.servers[server].restarting, true)
+        {
             let at = self.now + down;
             self.at(at, Event::Restart { server });
         }
@@ -88,10 +97,23 @@ impl World {
     /// Starts a server from the bytes on its disk.
     pub(crate) fn restart(&mut self, server: usize) {
         self.servers[server].restarting = false;
-        if self.servers[server].running.is_some() {
+        if self.servers[server].running.is_some() || self.servers[server].gone {
             return;
         }
-        match self.boot(server) {
+        self.look_at_rot(server);
+        let booted = self.boot(server);
+        if let Some(rotten) = self.servers[server].rotten.take() {
+            if booted.is_err() {
+                // The one byte is put back, as an operator would replace the member, which changes membership and is not built yet.
+                self.stats.fault("rot at rest was refused");
+                self.servers[server].disk = rotten.clean;
+                self.servers[server].disk.kill();
+                self.schedule_restart(server, Duration::from_millis(100));
+                return;
+            }
+            self.stats.fault("rot at rest was harmless");
+        }
+        match booted {
             Ok(running) => {
                 let now = self.now;
                 let (index, commit) = (running.replica.last_index(), running.replica.commit());
@@ -244,69 +266,6 @@ impl World {
                 state.note_applied(meta.last.index, meta.last.term);
             }
             _ => {}
-        }
-    }
-
-    /// A byte rots on a copy of a server's disk: opening the copy refuses, or finds everything.
-    pub(crate) fn try_rot(&mut self, server: usize) {
-        let idle = self
-            .running(server)
-            .is_some_and(|running| running.writer.is_idle());
-        if !idle {
-            return;
-        }
-        let (clean, rotten) = (
-            self.servers[server].disk.fork(),
-            self.servers[server].disk.fork(),
-        );
-        clean.kill();
-        rotten.kill();
-        // Opening may begin a new segment: what rots was there before.
-        let names = quorate_storage::Disk::list(&clean).expect("a healthy disk lists its files");
-        let options = LogOptions {
-            create_if_missing: false,
-            ..LogOptions::small()
-        };
-        let Ok((_, whole)) = FileLog::open(clean.clone(), options) else {
-            return;
-        };
-        let logs: Vec<&String> = names
-            .iter()
-            .filter(|name| name.starts_with("log"))
-            .collect();
-        if logs.is_empty() {
-            return;
-        }
-        let name = logs[self.random.usize(..logs.len())].as_str();
-        let mut file = quorate_storage::Disk::open(&rotten, name).expect("the file was listed");
-        let size =
-            quorate_storage::DiskFile::size(&mut file).expect("a healthy disk knows its files");
-        if size == 0 {
-            return;
-        }
-        let byte = self.random.u64(..size);
-        rotten.rot(name, byte, self.random.u8(1..));
-        match FileLog::open(rotten, options) {
-            Ok((_, found)) if found.vote == whole.vote && found.records == whole.records => {
-                self.stats.fault("rot was harmless");
-            }
-            Err(_) => self.stats.fault("rot was refused"),
-            Ok((_, found)) => {
-                let what = format!(
-                    "server {}: byte {byte} of `{name}` rotted, and opening it found {} of {} records, vote {:?} of {:?}",
-                    server + 1,
-                    found.records.len(),
-                    whole.records.len(),
-                    found.vote,
-                    whole.vote,
-                );
-                let guarantee = "5: corrupting any byte of what was acknowledged is detected and never truncated";
-                self.judge(Err(Violation {
-                    checker: "storage",
-                    guarantee,
-                    what,
-                }));
-            }
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Summary {
     pub failures: Vec<(u64, Violation)>,
     /// How long it took.
     pub wall: Duration,
-    /// How long all threads together were at it.
+    /// How long processors were at it, all threads together.
     pub busy: Duration,
     /// The trace hashes, mixed in order of the seeds; of one seed, its own.
     pub trace_hash: u64,
@@ -90,10 +90,11 @@ pub fn run(
                         break;
                     }
                     let case = options.case(seed);
-                    let began = Instant::now();
+                    let began = cpu_time();
                     let ended = run_case(&case, trace());
+                    let took = cpu_time().saturating_sub(began);
                     let mut found = found.lock().expect("no holder of the lock panics");
-                    found.busy += began.elapsed();
+                    found.busy += took;
                     found.stats += &ended.stats;
                     found.hashes.push((seed, ended.trace_hash));
                     if let Some(violation) = ended.violation {
@@ -125,4 +126,11 @@ pub fn run(
         busy: found.busy,
         trace_hash,
     }
+}
+
+/// How long a processor has been at this thread. Other programs' share does not count, so that speed means the same on a busy machine.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split(' ').next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }

@@ -31,6 +31,15 @@ pub struct Habits {
     pub violence: u32,
 }
 
+/// What may be said of clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clocks {
+    /// Any two rates differ by no more than the bound that the code is told.
+    WithinBound,
+    /// They differ by more, jump, and stand still: then only guarantee 4 and those of the backbone hold.
+    BeyondBound,
+}
+
 /// One seed's world.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -46,12 +55,16 @@ pub struct Setup {
     pub timing: Timing,
     /// The bound on clock rates that the code is told.
     pub drift: DriftBound,
+    /// What may be said of clocks.
+    pub clocks: Clocks,
     /// Clocks run off by up to this much, either way.
     pub rate_ppm_max: i32,
     /// How long faults strike.
     pub faulty_for: Duration,
-    /// How long the calm lasts that follows.
+    /// How long the calm lasts that follows, at least.
     pub calm_for: Duration,
+    /// The calm goes on until clients had so many operations answered.
+    pub operations_min: u64,
     /// The network.
     pub quality: Quality,
     /// A sync takes this long, and up to four times as long.
@@ -79,7 +92,7 @@ impl Setup {
     #[must_use]
     pub fn from_seed(seed: u64, replicas: Option<usize>) -> Self {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x5e_7009);
-        let drawn = [3, 3, 3, 5, 5, 1][random.usize(..6)];
+        let drawn = [3, 3, 3, 3, 5, 5, 7, 1][random.usize(..8)];
         let replicas = replicas.unwrap_or(drawn);
         let heartbeat_ms = [40, 60, 100][random.usize(..3)];
         let detection_ms = heartbeat_ms * random.u64(5..=10);
@@ -134,7 +147,21 @@ impl Setup {
         };
         let ttl_min = random.u64(300..1_500);
         let ttl_ms = (ttl_min, ttl_min + random.u64(0..1_500));
-        let faulty_for = Duration::from_secs(random.u64(42..48));
+        // Most are short, since most faults need little time to do their harm; some give the rest its chance.
+        let faulty_for = Duration::from_millis(match random.u8(..8) {
+            0 => random.u64(22_000..45_000),
+            _ => random.u64(7_000..20_000),
+        });
+        // The long ones show what goes wrong again, the short ones that it comes right at all.
+        let calm_for = Duration::from_millis(match random.u8(..6) {
+            0 => 16_000,
+            _ => random.u64(2_000..6_000),
+        });
+        let clocks = match random.u8(..10) {
+            0 => Clocks::BeyondBound,
+            _ => Clocks::WithinBound,
+        };
+        let operations_min = u64::try_from(faulty_for.as_secs()).expect("short") * 15 + 50;
         let mut setup = Self {
             replicas,
             nodes,
@@ -144,13 +171,23 @@ impl Setup {
             drift: DriftBound::default(),
             // (1 + r) / (1 - r) stays below 1 + rho.
             rate_ppm_max: if random.bool() { 4_970 } else { 200 },
+            clocks,
             faulty_for,
-            calm_for: Duration::from_secs(25),
+            calm_for,
+            operations_min,
             quality,
             sync: Duration::from_micros([100, 500, 2_000, 8_000][random.usize(..4)]),
-            snapshot_entries: random.u64(20..400),
+            snapshot_entries: if random.bool() {
+                random.u64(16..60)
+            } else {
+                random.u64(60..400)
+            },
             snapshot_retain: if random.bool() { 0 } else { random.u64(0..200) },
-            chunk_bytes: random.usize(256..16_384),
+            chunk_bytes: if random.bool() {
+                random.usize(128..1_024)
+            } else {
+                random.usize(1_024..16_384)
+            },
             codec_every: random.u64(1..16),
             ttl_ms,
             think_max: Duration::from_millis(random.u64(120..200)),

@@ -345,15 +345,18 @@ impl World {
     }
 
     /// All nodes' streams break at once.
-    pub(crate) fn break_streams(&mut self) {
+    pub(crate) fn break_streams(&mut self) -> usize {
+        let mut broken = 0;
         for server in 0..self.servers.len() {
             let Some(running) = self.running(server) else {
                 continue;
             };
             for stream in std::mem::take(&mut running.streams) {
+                broken += 1;
                 self.hang_up(server, stream.node, stream.life, stream.id);
             }
         }
+        broken
     }
 
     /// Directives of what was just applied go to the nodes that listen here.

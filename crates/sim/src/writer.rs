@@ -10,6 +10,7 @@ use quorate_replica::Input;
 use quorate_storage::{LogStore, Record, StorageError, Vote};
 use quorate_types::{LogIndex, Term};
 
+use crate::faults::CrashPoint;
 use crate::plant::Plant;
 use crate::trace::hash_bytes;
 use crate::world::{Event, World};
@@ -175,11 +176,18 @@ impl World {
             return;
         }
         let skip = self.is_planted(Plant::PersistedBeforeSync) && self.random.u8(..8) > 0;
+        if self.dies_at(server, CrashPoint::DuringSync) {
+            return;
+        }
         let running = self.running(server).expect("it is up");
         if !skip && let Err(error) = running.log.sync() {
             self.storage_failed(server, &error);
             return;
         }
+        if self.dies_at(server, CrashPoint::AfterSync) {
+            return;
+        }
+        let running = self.running(server).expect("it is up");
         let through = running.writer.syncing.take().expect("a sync was under way");
         running.writer.durable = through;
         let ready = running
@@ -190,6 +198,9 @@ impl World {
         let ready: Vec<_> = running.held.drain(..ready).collect();
         for (_, to, message) in ready {
             self.send(server, to, message);
+        }
+        if self.dies_at(server, CrashPoint::AfterPromises) {
+            return;
         }
         self.step(server, Input::Persisted { through });
         if self.servers[server].boot == boot

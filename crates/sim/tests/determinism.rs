@@ -14,8 +14,8 @@ fn a_seed_runs_clean_and_the_same_twice() {
         assert_eq!(first.violation, None, "seed {seed}");
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
         let stats = first.stats;
-        assert!(stats.simulated.as_secs() >= 60, "{stats:?}");
-        assert!(stats.operations >= 1_000, "{stats:?}");
+        assert!(stats.simulated.as_secs() >= 9, "{stats:?}");
+        assert!(stats.operations >= 150, "{stats:?}");
         assert!(
             stats.entries > 100 && stats.tenures > 10 && stats.writes_taken > 10,
             "{stats:?}"

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use quorate_sim::faults::Fault;
+use quorate_sim::faults::{Fault, plan};
 use quorate_sim::plant::Plant;
 use quorate_sim::run::guard;
-use quorate_sim::setup::Setup;
+use quorate_sim::setup::{Clocks, Setup};
 use quorate_sim::world::World;
 
 /// Runs seeds with the mistake until the checker reports it; the worlds are bent towards where it shows.
@@ -21,6 +21,10 @@ fn check(
     let mut others = Vec::new();
     for seed in 0..seeds_max {
         let mut setup = Setup::from_seed(seed, Some(3));
+        setup.faulty_for = Duration::from_secs(45);
+        // A longer plan than the seed's; clocks as the guarantee wants them.
+        setup.clocks = Clocks::WithinBound;
+        setup.plan = plan(&mut fastrand::Rng::with_seed(seed), &setup);
         bend(&mut setup, &mut fastrand::Rng::with_seed(seed));
         let ended = guard(|| World::with_setup(seed, setup, false, Some(plant)).run());
         match ended.violation {

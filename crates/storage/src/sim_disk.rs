@@ -199,6 +199,23 @@ impl SimDisk {
         self.lock().fuse = Some(operations);
     }
 
+    /// Whether the power was cut by [`cut_power_after`](Self::cut_power_after), and not restored yet.
+    #[must_use]
+    pub fn is_power_cut(&self) -> bool {
+        self.lock().fuse == Some(0)
+    }
+
+    /// Takes back every fault that was ordered and has not struck; what struck stays.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.capacity_bytes = None;
+        state.sync_failures = 0;
+        state.misdirect_next = false;
+        state.drop_next = false;
+        state.fuse = None;
+        state.latency = Duration::ZERO;
+    }
+
     /// Says how long each sync takes from now on. The disk itself never waits.
     pub fn set_latency(&self, latency: Duration) {
         self.lock().latency = latency;

@@ -112,6 +112,12 @@ impl Changes {
         )))
     }
 
+    /// Whether every group is led, those included that nobody can lead.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.unled.is_empty()
+    }
+
     /// Faults have ceased for long enough: every group that somebody can lead must not have been without a leader for longer
     /// than `bound`.
     ///
