@@ -26,6 +26,8 @@ const SECTOR: u64 = 512;
 pub(super) const HEADER: usize = 128;
 const FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"quorlog\n";
+/// Segments, batches and records are counted one by one from 1: what claims to be beyond this was never written by us.
+const COUNTER_MAX: u64 = u64::MAX / 2;
 
 /// What the log says, without its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +120,23 @@ impl Header {
                 },
             })
         };
-        read().ok_or_else(damaged)
+        let header: Self = read().ok_or_else(damaged)?;
+        header
+            .check()
+            .map_err(|what| StorageError::rotten(file, 0, what))?;
+        Ok(header)
+    }
+
+    /// What no header of ours says, whatever its checksum: the arithmetic below relies on it.
+    fn check(&self) -> Result<(), &'static str> {
+        let summary = &self.summary;
+        if self.segment > COUNTER_MAX || self.number > COUNTER_MAX || summary.next.0 > COUNTER_MAX {
+            return Err("the segment's header counts further than any log gets");
+        }
+        if summary.next <= summary.purged.0 {
+            return Err("the segment's header says that the log ends before it starts");
+        }
+        Ok(())
     }
 
     pub(super) fn slot_at(&self, number: u64) -> u64 {
@@ -342,6 +360,9 @@ impl Replay {
                     self.records.push_back(record);
                 }
                 Operation::Truncate { from } => {
+                    if from <= self.summary.purged.0 || from > self.summary.next {
+                        return Err(nonsense("a truncation reaches outside of the log"));
+                    }
                     self.summary.next = from;
                     while self
                         .records
@@ -352,6 +373,9 @@ impl Replay {
                     }
                 }
                 Operation::Purge { through, term } => {
+                    if through <= self.summary.purged.0 || through.0 > COUNTER_MAX {
+                        return Err(nonsense("a purge goes back, or beyond every log"));
+                    }
                     self.summary.purged = (through, term);
                     self.summary.next = self.summary.next.max(through.next());
                     while self

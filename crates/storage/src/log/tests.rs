@@ -545,3 +545,79 @@ fn format_1_is_written_as_ever() {
         "aaabaa80f8252265db77a5fc72989eb84ea50f64d89e7a9063c51e2e1bab7ee6"
     );
 }
+
+/// A segment with right checksums around one batch, which fuzzing found to stop the process.
+fn forged(header: Header, put: impl Fn(&mut Vec<u8>)) -> Result<(), StorageError> {
+    let mut bytes = header.encode();
+    bytes.resize(usize::try_from(header.data_at()).unwrap(), 0);
+    let mut batch = vec![0; FRAME_HEADER];
+    put(&mut batch);
+    let place = frame::Place {
+        segment: header.segment,
+        offset: header.data_at(),
+        number: header.number.wrapping_add(1),
+    };
+    frame::seal(&mut batch, FrameKind::Batch, place, &header.chain);
+    bytes.extend(batch);
+    let mut replay = None;
+    segment::scan(header.segment, &bytes, &mut replay)?;
+    let replay = replay.unwrap();
+    assert!(replay.summary.next > replay.summary.purged.0);
+    Ok(())
+}
+
+#[test]
+fn operation_that_no_log_writes_is_refused() {
+    let header = Header {
+        segment: 1,
+        slot_bytes: 4096,
+        number: 0,
+        chain: [0; 32],
+        summary: Summary {
+            purged: (LogIndex(4), Term(1)),
+            next: LogIndex(5),
+            ..Summary::EMPTY
+        },
+    };
+    let refused = |result| matches!(result, Err(StorageError::Rotten { .. }));
+    assert!(
+        forged(header, |batch| frame::put_purge(
+            batch,
+            LogIndex(5),
+            Term(1)
+        ))
+        .is_ok()
+    );
+    for from in [0, 4, 6, u64::MAX] {
+        let put = |batch: &mut Vec<u8>| frame::put_truncate(batch, LogIndex(from));
+        assert!(refused(forged(header, put)), "truncation from {from}");
+    }
+    for through in [0, 4, u64::MAX] {
+        let put = |batch: &mut Vec<u8>| frame::put_purge(batch, LogIndex(through), Term(1));
+        assert!(refused(forged(header, put)), "purge through {through}");
+    }
+    let next = |next: u64| Summary {
+        next: LogIndex(next),
+        ..header.summary
+    };
+    for bad in [
+        Header {
+            summary: next(4),
+            ..header
+        },
+        Header {
+            summary: next(u64::MAX),
+            ..header
+        },
+        Header {
+            segment: u64::MAX,
+            ..header
+        },
+        Header {
+            number: u64::MAX,
+            ..header
+        },
+    ] {
+        assert!(refused(forged(bad, |_| {})), "{bad:?}");
+    }
+}
