@@ -4,10 +4,12 @@
 //! [`api::Api`] and serve [`routes`]; clients call [`ApiClient`].
 
 pub mod api;
+mod bytes;
 mod client;
 mod convert;
 mod service;
 
+pub use bytes::WireMessage;
 pub use client::{ApiClient, ClientIdentity, ClientTls, ConnectOptions};
 pub use service::{refusal, routes};
 
