@@ -7,6 +7,7 @@ mod arrows;
 #[cfg(test)]
 mod commands;
 mod crashtest;
+mod fuzz;
 mod links;
 mod manifest;
 mod mutants;
@@ -18,12 +19,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
-const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants | crashtest>
+const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants | fuzz | crashtest>
 
   verify  format, lints, dependency arrows, repository rules, cargo-deny; never writes
   check   only what takes a second: dependency arrows and repository rules
   fix     rustfmt, and what clippy can fix by itself
   mutants plants known mistakes in a copy and shows what catches each; `mutants --list` names them
+  fuzz    feeds decoders and cores with inputs guided by coverage; `fuzz --seconds N` for each target
   crashtest kills storage and cuts its power, many times; `crashtest --rounds N --seed S`";
 
 fn main() -> ExitCode {
@@ -32,6 +34,13 @@ fn main() -> ExitCode {
         ["verify"] => verify(),
         ["check"] => check(),
         ["fix"] => fix(),
+        ["fuzz", ref words @ ..] => match fuzz::Options::parse(words) {
+            Ok(options) => fuzz::run(&options),
+            Err(wrong) => {
+                eprintln!("{wrong}\n\n{}", fuzz::USAGE);
+                return ExitCode::from(2);
+            }
+        },
         ["crashtest", ref words @ ..] => match crashtest::Options::parse(words) {
             Ok(options) => crashtest::run(&options),
             Err(wrong) => {

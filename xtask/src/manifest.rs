@@ -7,8 +7,18 @@ use crate::workspace;
 /// Dependencies without a reason, and packages that state a version of their own.
 pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut problems = without_reason(&workspace::read(&root.join("Cargo.toml"))?);
+    // `fuzz/` is a workspace of its own: its dependencies have versions and state their reasons in place.
+    let own = root.join("fuzz").join("Cargo.toml");
+    if own.is_file() {
+        let manifest = workspace::read(&own)?;
+        problems.extend(without_reason_in(
+            &workspace::shown(&own, root),
+            "dependencies",
+            &manifest,
+        ));
+    }
     for path in workspace::files(root, "Cargo.toml")? {
-        if path != root.join("Cargo.toml") {
+        if path != root.join("Cargo.toml") && path != own {
             problems.extend(own_versions(
                 &workspace::shown(&path, root),
                 &workspace::read(&path)?,
@@ -35,12 +45,23 @@ fn lines_of_sections<'a>(
 }
 
 fn without_reason(manifest: &str) -> Vec<String> {
-    lines_of_sections(manifest, |section| section == "workspace.dependencies")
-        .filter(|(_, line)| !line.contains("path = \"crates/"))
-        .filter(|(_, line)| line.split_once(" # ").is_none_or(|(_, reason)| reason.trim().is_empty()))
+    without_reason_in("Cargo.toml", "workspace.dependencies", manifest)
+}
+
+fn without_reason_in(path: &str, section: &'static str, manifest: &str) -> Vec<String> {
+    lines_of_sections(manifest, move |found| found == section)
+        .filter(|(_, line)| {
+            !line.contains("path = \"crates/") && !line.contains("path = \"../crates/")
+        })
+        .filter(|(_, line)| {
+            line.split_once(" # ")
+                .is_none_or(|(_, reason)| reason.trim().is_empty())
+        })
         .map(|(at, line)| {
             let name = line.split('=').next().unwrap_or(line).trim();
-            format!("Cargo.toml:{at}: dependency `{name}` has no reason: add `# why` at the end of its line")
+            format!(
+                "{path}:{at}: dependency `{name}` has no reason: add `# why` at the end of its line"
+            )
         })
         .collect()
 }
