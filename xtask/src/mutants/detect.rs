@@ -74,7 +74,7 @@ pub(crate) fn command_of(detector: Detector) -> String {
     match detector {
         Detector::Simulator => "quorate-sim".to_owned(),
         Detector::Model => "quorate-model".to_owned(),
-        Detector::Storage => "cargo test -p quorate-storage".to_owned(),
+        Detector::Storage => "cargo test -p quorate-storage --lib".to_owned(),
     }
 }
 
@@ -94,11 +94,11 @@ pub(crate) fn run_other(tree: &Tree, detector: Detector) -> anyhow::Result<Built
             watch(&mut command, violated_invariant).map(Ok)
         }
         Detector::Storage => {
-            let built = cargo_build(tree, &["test", "-p", "quorate-storage", "--no-run"])?;
+            let built = cargo_build(tree, &["test", "-p", "quorate-storage", "--lib", "--no-run"])?;
             if let Err(why) = built {
                 return Ok(Err(why));
             }
-            let mut command = cargo(tree, &["test", "-p", "quorate-storage"]);
+            let mut command = cargo(tree, &["test", "-p", "quorate-storage", "--lib"]);
             watch(&mut command, failed_test).map(Ok)
         }
     }
