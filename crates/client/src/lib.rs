@@ -59,9 +59,9 @@ pub use quorate_types::{
 };
 pub use quorate_wire::api;
 pub use quorate_wire::api::{
-    ApiError, ApiErrorKind, Cause, ContenderSpec, ElectionPolicy, GroupSpec, GroupState, GroupView,
-    NodeAdmission, NodeSpec, OverduePolicy, Phase, Position, Predecessor, ProposedConfiguration,
-    SessionKey, TenureId, TransferMode,
+    ApiError, ApiErrorKind, Cause, ContenderSpec, DeposeQuorum, ElectionPolicy, FaultReport,
+    GroupSpec, GroupState, GroupView, NodeAdmission, NodeSpec, OverduePolicy, Phase, Position,
+    Predecessor, ProposedConfiguration, SessionKey, TenureId, TransferMode,
 };
 pub use quorate_wire::{ClientIdentity, ClientTls};
 pub use session::{Contention, Session, SessionEvent, SessionEvents, SessionOptions};

@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_types::{ClusterId, GroupName, Time};
-use quorate_wire::api::{ApiError, BATCH_MAX, ContenderSpec, NodeSpec, SessionKey};
+use quorate_wire::api::{
+    ApiError, BATCH_MAX, ContenderSpec, NodeSpec, REASON_BYTES_MAX, SessionKey, TenureId,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -280,6 +282,71 @@ impl Session {
             self.decided("withdraw", decided).await?;
         }
         Ok(())
+    }
+
+    /// Reports the holder of a group that this session stands in as alive but faulty: it keeps its session, and does not do its
+    /// work. A quorum of such reports, by the group's spec, revokes the tenure; one alone does nothing.
+    ///
+    /// It is a vote, not a request: report what this process saw itself, say by probing the holder. It counts for the spec's
+    /// `depose_window_ms` (10 s by default), so say it again for as long as it is true; each time counts as one. It goes with
+    /// this session or its standing, or by [`withdraw_report`](Self::withdraw_report). `reason` is for people: at most 256
+    /// bytes without control characters; it is shown by `quorate why` and kept with the tenure's history.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use quorate_client::{Client, Error, GroupName, Session};
+    /// # async fn probe(_: &str) -> bool { true }
+    /// # async fn watch(client: Client, session: Session, group: GroupName) -> Result<(), Error> {
+    /// loop {
+    ///     tokio::time::sleep(Duration::from_secs(2)).await;
+    ///     let state = client.get_group(&group).await?.group.state;
+    ///     let holder_is_me = state.session == Some(session.key().id);
+    ///     if state.leader().is_none() || holder_is_me {
+    ///         continue;
+    ///     }
+    ///     for endpoint in &state.configuration.endpoints {
+    ///         if !probe(endpoint).await {
+    ///             // Names the tenure: by the time it arrives another may hold the group.
+    ///             let reported = session.report_faulty(&state.tenure_id(), "probe failed").await;
+    ///             if let Err(error) = reported {
+    ///                 eprintln!("{error}");
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `NotLeader`: the tenure is over anyway. `Conflict`: who is elected does not lead yet. `Denied`: this session does not
+    /// stand in the group, holds it itself, or the spec does not let contenders depose. `Invalid`: the reason is empty or too
+    /// long. `SessionLost`: open a new one.
+    pub async fn report_faulty(&self, tenure: &TenureId, reason: &str) -> Result<(), Error> {
+        if !(1..=REASON_BYTES_MAX).contains(&reason.len()) {
+            let len = reason.len();
+            let what = format!("the reason has {len} bytes; allowed: 1 to {REASON_BYTES_MAX}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let (waiter, decided) = oneshot::channel();
+        self.push(Work::ReportFaulty {
+            tenure: tenure.clone(),
+            reason: reason.to_owned(),
+            waiter,
+        })?;
+        self.decided("report a holder", decided).await.map(drop)
+    }
+
+    /// Takes this session's report of a holder back; nothing happens where there is none. A revocation is never taken back.
+    ///
+    /// # Errors
+    /// `NotLeader`: the tenure is over anyway. `Conflict`: the holder is being revoked already. `SessionLost`: open a new one.
+    pub async fn withdraw_report(&self, tenure: &TenureId) -> Result<(), Error> {
+        let (waiter, decided) = oneshot::channel();
+        self.push(Work::WithdrawReport {
+            tenure: tenure.clone(),
+            waiter,
+        })?;
+        self.decided("withdraw a report", decided).await.map(drop)
     }
 
     /// Ends every belief, then the session, and waits until the servers know, so that others may lead at once.

@@ -51,6 +51,8 @@ pub(crate) struct Metrics {
     pub(crate) node_streams: Gauge,
     pub(crate) watch_resyncs: Counter,
     pub(crate) expiry_lag_seconds: Gauge,
+    pub(crate) fault_reports: Counter,
+    pub(crate) deposed: Counter,
 }
 
 impl Metrics {
@@ -230,6 +232,14 @@ impl Metrics {
             expiry_lag_seconds: gauge(
                 "quorate_sessions_expiry_lag_seconds",
                 "How late the most overdue session's expiry is; only on the leader.",
+            ),
+            fault_reports: counter(
+                "quorate_tenures_fault_reports_total",
+                "Contenders' reports of faulty holders, applied here since the start.",
+            ),
+            deposed: counter(
+                "quorate_tenures_deposed_total",
+                "Tenures that a quorum of reports revoked, applied here since the start.",
             ),
             recorder,
             handle,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_consensus::{Role, WriteSeq};
+use quorate_coord::Event;
 use quorate_replica::{
     CallId, Input, Output, PeerMessage, Published, Refusal, Replica, Request, Response,
 };
@@ -266,6 +267,13 @@ impl Hands {
         metrics
             .applied_entries
             .increment(published.applied.len() as u64);
+        for event in published.applied.iter().flat_map(|entry| &entry.events) {
+            match event {
+                Event::HolderReported { .. } => metrics.fault_reports.increment(1),
+                Event::HolderDeposed { .. } => metrics.deposed.increment(1),
+                _ => {}
+            }
+        }
         self.reach.publisher.publish(published);
     }
 

@@ -238,6 +238,12 @@ async fn show(context: &Context, group: &str) -> anyhow::Result<u8> {
             or_dash(view.successor.as_ref())
         ));
     }
+    if view.fault_reports > 0 {
+        let count = view.fault_reports;
+        lines.push(format!(
+            "reported       as faulty by {count} contender(s): quorate why {name}"
+        ));
+    }
     if view.deleting {
         lines.push("deleting       once its tenure has ended".to_owned());
     }

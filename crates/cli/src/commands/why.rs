@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use quorate_client::api::Explanation;
+use quorate_client::api::{Explanation, Phase};
 
 use crate::context::{Context, group_name, word};
 use crate::output::{self, Format, Table, or_dash};
@@ -45,6 +45,11 @@ fn print(why: &Explanation) -> anyhow::Result<()> {
     for pending in &why.pending {
         writeln!(text, "pending: {pending}")?;
     }
+    if state.phase == Phase::Revoking {
+        for report in &why.fault_reports {
+            writeln!(text, "deposed: {} said {:?}", report.node, report.reason)?;
+        }
+    }
     output::print(&text)?;
     if !why.contenders.is_empty() {
         let mut table = Table::new(&["NODE", "HOLDER", "ELIGIBLE", "PRIORITY", "VERDICT"]);
@@ -70,11 +75,23 @@ fn print(why: &Explanation) -> anyhow::Result<()> {
                 or_dash(past.node.as_ref()),
                 seconds(past.ended_ms.saturating_sub(past.began_ms)),
                 seconds(why.cluster_time_ms.saturating_sub(past.ended_ms)),
-                word(&past.cause),
+                match past.revoked_for {
+                    Some(why) => format!("{}, revoked: {}", word(&past.cause), word(&why)),
+                    None => word(&past.cause),
+                },
             ]);
         }
         output::line("")?;
         output::table(&table)?;
+        // Who deposed whom, and why: the table has no room for it.
+        for past in &why.history {
+            for report in &past.fault_reports {
+                output::line(format!(
+                    "tenure {} was deposed: {} said {:?}",
+                    past.number, report.node, report.reason
+                ))?;
+            }
+        }
     }
     Ok(())
 }

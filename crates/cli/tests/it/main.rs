@@ -9,6 +9,7 @@ mod commands;
 mod configuration;
 mod contend;
 mod demo;
+mod deposing;
 mod disk;
 mod faults;
 mod harness;

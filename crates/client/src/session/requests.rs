@@ -33,6 +33,15 @@ pub(crate) enum Work {
         report: Report,
         waiter: oneshot::Sender<Result<(), Error>>,
     },
+    ReportFaulty {
+        tenure: TenureId,
+        reason: String,
+        waiter: oneshot::Sender<Result<Refused, Error>>,
+    },
+    WithdrawReport {
+        tenure: TenureId,
+        waiter: oneshot::Sender<Result<Refused, Error>>,
+    },
     Close {
         waiter: Option<oneshot::Sender<()>>,
     },
@@ -154,6 +163,25 @@ impl Requests {
                     Waiters::Reports(waiters),
                 )
             }
+            Work::ReportFaulty {
+                tenure,
+                reason,
+                waiter,
+            } => (
+                NodeUp::ReportFaulty {
+                    request_seq,
+                    tenure,
+                    reason,
+                },
+                Waiters::Batch(waiter),
+            ),
+            Work::WithdrawReport { tenure, waiter } => (
+                NodeUp::WithdrawReport {
+                    request_seq,
+                    tenure,
+                },
+                Waiters::Batch(waiter),
+            ),
             Work::Close { .. } => (NodeUp::Close { request_seq }, Waiters::Close),
         };
         Some(Outstanding {
