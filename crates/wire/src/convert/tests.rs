@@ -578,6 +578,20 @@ fn bad_stream_messages_are_refused_and_say_why() {
         })),
         "`request_seq` is 0",
     );
+    let faulty = |reason: String| {
+        Message::ReportFaulty(proto::ReportFaulty {
+            request_seq: 1,
+            tenure: Some(proto::TenureId {
+                group: "g".to_owned(),
+                incarnation: 1,
+                number: 1,
+            }),
+            reason,
+        })
+    };
+    let long = "x".repeat(REASON_BYTES_MAX + 1);
+    refused(decode(faulty(long)), "the reason has 257 bytes");
+    refused(decode(faulty(String::new())), "the reason has 0 bytes");
     let session = Some(proto::SessionKey { id: 0, created: 1 });
     let resume = proto::Resume {
         session,
