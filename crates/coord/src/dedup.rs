@@ -43,6 +43,7 @@ fn cost(outcome: &Outcome) -> usize {
 /// - `by_age` lists the entries by serial, which rises with time; `cost` is their sum.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dedup {
+    #[serde(deserialize_with = "crate::bounded::map")]
     entries: OrdMap<RequestId, Remembered>,
     serial_last: u64,
     #[serde(skip)]

@@ -86,6 +86,7 @@ pub struct Tenure {
     /// When its poll, preparation or handover is overdue.
     pub deadline: Option<ClusterTime>,
     /// While polling: who was asked, and the answers.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub asked: OrdMap<SessionId, Option<Position>>,
     /// While draining: who is to follow, where one could be chosen.
     pub successor: Option<Successor>,
@@ -93,7 +94,7 @@ pub struct Tenure {
     pub revoked_for: Option<Cause>,
     /// While led: the contenders that reported the holder as faulty, those that no longer count included until the next report.
     /// While revoking: those that deposed it; none where it is revoked for another reason.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::bounded::map")]
     pub reports: OrdMap<SessionId, FaultReport>,
 }
 
@@ -200,6 +201,7 @@ pub struct Group {
     /// The current tenure.
     pub tenure: Option<Tenure>,
     /// Who stands.
+    #[serde(deserialize_with = "crate::bounded::map")]
     pub contenders: OrdMap<SessionId, Contender>,
     /// A change of hands that is wanted.
     pub pending: Option<Pending>,

@@ -30,8 +30,11 @@ pub(crate) struct Image {
     feature_level: FeatureLevel,
     session_last: SessionId,
     group_last: GroupId,
+    #[serde(deserialize_with = "crate::bounded::map")]
     sessions: OrdMap<SessionId, Arc<Session>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     nodes: OrdMap<NodeName, Arc<Node>>,
+    #[serde(deserialize_with = "crate::bounded::map")]
     groups: OrdMap<GroupId, Arc<Group>>,
     dedup: Dedup,
     balance: Balance,

@@ -26,6 +26,7 @@ mod session;
 mod spread;
 mod validate;
 
+mod bounded;
 mod digest;
 mod explain;
 mod footprint;
