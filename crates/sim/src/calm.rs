@@ -64,7 +64,7 @@ impl World {
             self.resume_server(server);
         }
         self.resume_nodes();
-        self.snapshot_cut = None;
+        self.snapshot_cuts.clear();
         if self.setup.clocks == Clocks::BeyondBound {
             self.set_clocks_right();
         }

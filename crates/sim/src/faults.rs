@@ -12,7 +12,7 @@ pub use partition::Shape;
 pub use plan::plan;
 
 pub(crate) use old_disk::OldDisk;
-pub(crate) use strike::{Rotten, SnapshotCutDue};
+pub(crate) use strike::Rotten;
 
 /// Where a server dies, seen from its log: before, within (a fault of its own) and after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,8 @@ pub enum Fault {
         server: usize,
         /// How old the copy gets.
         age: Duration,
+        /// Only where its peers are there to tell it; a scenario may say that they are.
+        sure: bool,
     },
     /// A server stands still; messages wait.
     PauseServer {
@@ -267,7 +269,7 @@ pub enum Fault {
     },
     /// The leader is told to hand over, as on a graceful stop.
     HandOver,
-    /// A server is away until it needs a snapshot, and the snapshot's transfer is cut midway.
+    /// A server is away until it needs a snapshot, and the next transfer of one is cut midway.
     CutSnapshot {
         /// Which.
         server: usize,
@@ -276,6 +278,13 @@ pub enum Fault {
         /// How the transfer is cut.
         cut: SnapshotCut,
     },
+    /// A holder stands still, and its group is forced away from it meanwhile.
+    ForcePausedHolder {
+        /// How long it stands still.
+        lasts: Duration,
+    },
+    /// A fault of a server strikes the one that leads then, where one does.
+    OnLeader(Box<Fault>),
     /// A clock jumps ahead, beyond what any rate allows.
     ClockJump {
         /// Whose.
@@ -323,5 +332,22 @@ impl Fault {
             } => Some(*node),
             _ => None,
         }
+    }
+
+    /// The same fault of another server.
+    fn on(mut self, leader: usize) -> Self {
+        if let Self::Crash { server, .. }
+        | Self::CrashAt { server, .. }
+        | Self::CrashAtOutput { server, .. }
+        | Self::PowerCutInWrite { server, .. }
+        | Self::FailedSync { server }
+        | Self::FullDisk { server, .. }
+        | Self::SlowDisk { server, .. }
+        | Self::PauseServer { server, .. }
+        | Self::Shaped { server, .. } = &mut self
+        {
+            *server = leader;
+        }
+        self
     }
 }

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use quorate_sim::options::{Options, USAGE};
-use quorate_sim::run::run;
+use quorate_sim::options::{Options, USAGE, help};
+use quorate_sim::run::{run, run_case};
+use quorate_sim::scenarios;
+use quorate_sim::shrink::shrink;
 use quorate_sim::summary::replay;
 use quorate_sim::trace::Trace;
 
@@ -13,7 +15,7 @@ fn main() -> ExitCode {
         .iter()
         .any(|argument| argument == "--help" || argument == "-h")
     {
-        println!("{USAGE}");
+        println!("{}", help());
         return ExitCode::SUCCESS;
     }
     let options = match Options::parse(arguments.into_iter()) {
@@ -23,7 +25,53 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    run_seeds(&options)
+    match &options.scenario {
+        Some(name) => run_scenarios(&options, name),
+        None => run_seeds(&options),
+    }
+}
+
+fn run_scenarios(options: &Options, name: &str) -> ExitCode {
+    if name == "list" {
+        for scenario in scenarios::ALL {
+            println!(
+                "{:<28} protocol.md, section {}",
+                scenario.name, scenario.rule
+            );
+        }
+        return ExitCode::SUCCESS;
+    }
+    let mut clean = true;
+    for scenario in scenarios::named(name) {
+        if options.trace {
+            // One seed of it, told.
+            let ended = scenario.run_seed(options.seeds.start, true);
+            clean &= ended.violation.is_none();
+            continue;
+        }
+        let outcome = scenario.run();
+        let seen: Vec<String> = (scenario.shows)(&outcome.stats)
+            .iter()
+            .map(|(what, seen, _)| format!("{what} {seen}"))
+            .collect();
+        println!("{:<28} {}", scenario.name, seen.join(", "));
+        if let Some((seed, violation)) = &outcome.failure {
+            println!("FAILED seed {seed}: {violation}");
+            println!(
+                "  replay: cargo run --release -p quorate-sim -- --scenario {} --seed {seed} --trace",
+                scenario.name
+            );
+        }
+        for missing in &outcome.missing {
+            println!("FAILED: {missing}");
+        }
+        clean &= outcome.failure.is_none() && outcome.missing.is_empty();
+    }
+    if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn run_seeds(options: &Options) -> ExitCode {
@@ -59,6 +107,21 @@ fn run_seeds(options: &Options) -> ExitCode {
             println!("{text}");
         }
     });
+    if options.shrink
+        && let Some((seed, violation)) = summary.failures.first()
+    {
+        let case = options.case(*seed);
+        let shrunk = shrink(&case, violation.clone(), |case| {
+            run_case(case, false).violation
+        });
+        eprintln!(
+            "shrunk in {} runs, still {}\nplan:\n{}  replay: {}",
+            shrunk.runs,
+            shrunk.violation,
+            shrunk.plan(),
+            replay(&shrunk.case)
+        );
+    }
     if options.json {
         println!("{}", summary.json(options));
     } else {

@@ -130,6 +130,11 @@ impl Node {
         }
     }
 
+    /// A group that it believes to lead, if there is one.
+    pub(crate) fn held_group(&self) -> Option<quorate_types::GroupName> {
+        self.believed.first().map(|tenure| tenure.group.clone())
+    }
+
     fn process(&self) -> Process {
         Process {
             node: self.index,

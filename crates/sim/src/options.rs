@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::calm::{CONVERGE_BOUND, LED_BOUND, WRITE_BOUND};
 use crate::case::Case;
+use crate::scenarios;
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +25,31 @@ pub struct Options {
     pub failures_max: usize,
     /// Print the summary as one JSON object, and nothing else.
     pub json: bool,
+    /// Make the first failure's world smaller.
+    pub shrink: bool,
+    /// Run named scenarios instead of seeds' worlds.
+    pub scenario: Option<String>,
 }
 
 /// What `--help` prints.
+#[must_use]
+pub fn help() -> String {
+    format!(
+        "{USAGE}
+
+Faults cease before the end of each run. From then on, at the latest:
+  a write is acknowledged within                            {WRITE_BOUND:?}
+  a group that somebody can lead has a leader within        {LED_BOUND:?}
+  all replicas have applied the same, callers quiet, within {CONVERGE_BOUND:?}"
+    )
+}
+
+/// The command line.
 pub const USAGE: &str = "\
 Runs Quorate in a simulated, faulty world, from a seed.
 
 usage: quorate-sim (--seed N | --seeds A..B) [options]
+       quorate-sim --scenario NAME|all|list [--seed N --trace]
 
   --seed N          one seed
   --seeds A..B      seeds A to B, without B
@@ -37,6 +57,7 @@ usage: quorate-sim (--seed N | --seeds A..B) [options]
   --jobs N          seeds to run at once (default: one per core)
   --failures-max N  stop at so many failures (default 20)
   --json            print one JSON object instead of text
+  --shrink          of the first failure, take away what it does not need
   --trace           print everything that happens, in order
   --trace-file F    print it to a file
 
@@ -63,6 +84,8 @@ impl Options {
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             failures_max: 20,
             json: false,
+            shrink: false,
+            scenario: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -102,10 +125,19 @@ impl Options {
                 "--jobs" => options.jobs = positive(&argument, &value()?)?,
                 "--failures-max" => options.failures_max = positive(&argument, &value()?)?,
                 "--json" => options.json = true,
+                "--shrink" => options.shrink = true,
+                "--scenario" => options.scenario = Some(value()?),
                 _ => return Err(format!("unknown argument `{argument}`")),
             }
         }
-        options.seeds = seeds.ok_or("give --seed or --seeds".to_owned())?;
+        if let Some(name) = &options.scenario {
+            if name != "list" && scenarios::named(name).is_empty() {
+                return Err(format!("no scenario `{name}`: see --scenario list"));
+            }
+            options.seeds = seeds.unwrap_or(0..scenarios::SEEDS);
+            return Ok(options);
+        }
+        options.seeds = seeds.ok_or("give --seed, --seeds or --scenario".to_owned())?;
         let one = options.seeds.end - options.seeds.start == 1;
         if options.case.keep.is_some() && !one {
             return Err("--keep names faults of one seed".to_owned());
@@ -173,6 +205,8 @@ mod tests {
                 jobs: 1,
                 failures_max: 2,
                 json: false,
+                shrink: false,
+                scenario: None,
             }
         );
         assert_eq!(parse("--seed 9").unwrap().seeds, 9..10);
@@ -188,6 +222,7 @@ mod tests {
             "--seeds 1..4 --trace-file x",
             "--seed 1 --json --trace",
             "--seed 1 --keep 1,,2",
+            "--scenario nothing",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

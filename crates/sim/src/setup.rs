@@ -79,6 +79,8 @@ pub struct Setup {
     pub codec_every: u64,
     /// What sessions live for.
     pub ttl_ms: (u64, u64),
+    /// How many groups each node leads at most; by the node where none is given.
+    pub tenures_max: Option<u32>,
     /// How long a caller thinks between operations, at most.
     pub think_max: Duration,
     /// How clients behave while faults strike.
@@ -190,6 +192,7 @@ impl Setup {
             },
             codec_every: random.u64(1..16),
             ttl_ms,
+            tenures_max: None,
             think_max: Duration::from_millis(random.u64(120..200)),
             habits,
             plan: Vec::new(),

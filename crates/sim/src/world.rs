@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::calm::Calm;
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::clock::{Clock, Moment};
-use crate::faults::{OldDisk, SnapshotCutDue};
+use crate::faults::{OldDisk, SnapshotCut};
 use crate::machine::{Job, Server};
 use crate::network::Network;
 use crate::node::{Node, Timer};
@@ -166,7 +166,8 @@ pub struct World {
     pub(crate) loose_sessions: Vec<SessionKey>,
     /// The cuts that each fault of the plan made.
     pub(crate) cuts: Vec<(usize, Vec<(usize, usize)>)>,
-    pub(crate) snapshot_cut: Option<SnapshotCutDue>,
+    /// How the next transfers of snapshots are cut.
+    pub(crate) snapshot_cuts: Vec<SnapshotCut>,
     pub(crate) old_disks: Vec<OldDisk>,
     /// Until then no fault strikes.
     pub(crate) quiet_until: Moment,
@@ -234,7 +235,7 @@ impl World {
             call_next: 0,
             loose_sessions: Vec::new(),
             cuts: Vec::new(),
-            snapshot_cut: None,
+            snapshot_cuts: Vec::new(),
             old_disks: Vec::new(),
             quiet_until: Moment::default(),
             setup,
@@ -251,7 +252,10 @@ impl World {
             if plant == Some(Plant::ClockBeyondBound) {
                 clock.set_rate(Moment::default(), -500_000);
             }
-            let created = Node::new(node, clock, &mut world.random);
+            let mut created = Node::new(node, clock, &mut world.random);
+            if let Some(most) = world.setup.tenures_max {
+                created.spec.max_tenures = most;
+            }
             world.nodes.push(created);
             let start = Duration::from_millis(world.random.u64(100..3_000));
             world.at(Moment::default() + start, Event::StartNode { node });

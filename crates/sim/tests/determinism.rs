@@ -25,9 +25,9 @@ fn a_seed_runs_clean_and_the_same_twice() {
 
 #[test]
 fn two_processes_print_the_same_trace_and_hash() {
-    let run = |trace: &[&str]| {
+    let run = |seed: &str, replicas: &str, trace: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_quorate-sim"))
-            .args(["--seed", "7", "--replicas", "3"])
+            .args(["--seed", seed, "--replicas", replicas])
             .args(trace)
             .output()
             .expect("the simulator starts");
@@ -43,15 +43,21 @@ fn two_processes_print_the_same_trace_and_hash() {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    let first = run(&["--trace"]);
-    assert!(first.starts_with("seed 7\n"), "the seed comes first");
-    assert!(
-        first.lines().count() > 5_000,
-        "the trace tells what happened"
-    );
-    assert_eq!(first, run(&["--trace"]), "another process, another trace");
-    let last = |text: &str| text.lines().last().map(str::to_owned);
-    assert_eq!(last(&first), last(&run(&[])), "printing changes nothing");
+    for (seed, replicas) in [("7", "3"), ("8", "1"), ("9", "5"), ("10", "7")] {
+        let first = run(seed, replicas, &["--trace"]);
+        assert!(
+            first.starts_with(&format!("seed {seed}\n")),
+            "it comes first"
+        );
+        let lines = first.lines().count();
+        assert!(lines > 2_000, "{lines} lines tell what happened");
+        // Not `assert_eq`, which would print both.
+        let same = first == run(seed, replicas, &["--trace"]);
+        assert!(same, "seed {seed}: another process, another trace");
+        let last = |text: &str| text.lines().last().map(str::to_owned);
+        let unprinted = run(seed, replicas, &[]);
+        assert_eq!(last(&first), last(&unprinted), "printing changes nothing");
+    }
 }
 
 #[test]

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use quorate_sim::case::Case;
 use quorate_sim::faults::{Fault, plan};
 use quorate_sim::plant::Plant;
 use quorate_sim::run::guard;
 use quorate_sim::setup::{Clocks, Setup};
+use quorate_sim::shrink::shrink;
 use quorate_sim::world::World;
 
 /// Runs seeds with the mistake until the checker reports it; the worlds are bent towards where it shows.
@@ -292,4 +294,37 @@ fn a_service_that_does_not_come_back_is_caught() {
             },
         )];
     });
+}
+
+#[test]
+fn a_failure_is_shrunk_to_fewer_faults_that_still_fail_the_same_checker() {
+    // A holder that stands still is what shows this mistake: few of a plan's faults are needed for it.
+    let run = |case: &Case| {
+        let world = || World::with_setup(case.seed, case.setup(), false, Some(Plant::TtlFromReply));
+        guard(|| world().run()).violation
+    };
+    let checker = "believed_tenures_never_overlap";
+    let (case, violation) = (0..500)
+        .map(|seed| Case::whole(seed, Some(3)))
+        .filter(|case| case.setup().plan.len() > 15)
+        .find_map(|case| {
+            run(&case)
+                .filter(|violation| violation.checker == checker)
+                .map(|violation| (case, violation))
+        })
+        .expect("some long plan shows the mistake");
+    let before = case.setup();
+    let shrunk = shrink(&case, violation, run);
+    let after = shrunk.case.setup();
+    println!("{}: {}\n{}", shrunk.case, shrunk.violation, shrunk.plan());
+    assert!(
+        after.plan.len() * 2 < before.plan.len(),
+        "{} of {} faults are left",
+        after.plan.len(),
+        before.plan.len()
+    );
+    // What the replay command names fails in the same way.
+    let again = run(&shrunk.case).expect("a shrunk case fails");
+    assert_eq!(again, shrunk.violation);
+    assert_eq!(again.checker, checker);
 }

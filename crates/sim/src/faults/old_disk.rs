@@ -30,11 +30,12 @@ pub(crate) struct OldDisk {
     copy: SimDisk,
     /// Which process each server ran when the copy was made.
     boots: Vec<u32>,
+    sure: bool,
 }
 
 impl World {
     /// The copy is made; it is used when it has got old.
-    pub(super) fn copy_disk(&mut self, at: usize, server: usize, age: Duration) {
+    pub(super) fn copy_disk(&mut self, at: usize, server: usize, age: Duration, sure: bool) {
         if self.servers[server].running.is_none() || self.setup.replicas < 3 {
             return;
         }
@@ -46,6 +47,7 @@ impl World {
             server,
             copy,
             boots,
+            sure,
         });
         let when = self.now + age;
         self.at(when, Event::FaultStep { at, step: 0 });
@@ -76,15 +78,18 @@ impl World {
                     .all(|b| a == b || self.network.is_connected(a, b))
             });
         let this = &self.servers[server];
+        let can_be_told = || {
+            all_there
+                && self.network.is_whole()
+                && self
+                    .leader()
+                    .is_some_and(|leader| leader != server && self.agree_on(leader, server))
+        };
         let fits = lost < minority
             && this.running.is_some()
             && this.restored.is_none()
             && !this.gone
-            && all_there
-            && self.network.is_whole()
-            && self
-                .leader()
-                .is_some_and(|leader| leader != server && self.agree_on(leader, server));
+            && (!old.sure || can_be_told());
         if !fits {
             if step < RETRY.1 {
                 let when = self.now + RETRY.0;

@@ -36,11 +36,29 @@ enum Kind {
     Overload,
     HandOver,
     CutSnapshot,
+    ForcePausedHolder,
     /// Only where clocks are beyond the bound.
     Clock,
 }
 
-const KINDS: [Kind; 27] = [
+impl Kind {
+    /// Whether it may be aimed at the leader.
+    fn is_a_servers(self) -> bool {
+        matches!(
+            self,
+            Self::Crash
+                | Self::CrashAt
+                | Self::PowerCutInWrite
+                | Self::FailedSync
+                | Self::FullDisk
+                | Self::SlowDisk
+                | Self::PauseServer
+                | Self::Partition
+        )
+    }
+}
+
+const KINDS: [Kind; 28] = [
     Kind::Crash,
     Kind::CrashAt,
     Kind::PowerCutInWrite,
@@ -67,6 +85,7 @@ const KINDS: [Kind; 27] = [
     Kind::Overload,
     Kind::HandOver,
     Kind::CutSnapshot,
+    Kind::ForcePausedHolder,
     Kind::Clock,
 ];
 
@@ -115,7 +134,12 @@ pub fn plan(random: &mut fastrand::Rng, setup: &Setup) -> Vec<(Duration, Fault)>
                 some => (clusters[random.usize(..some)] + random.u64(..400)).min(end - 1),
             };
             let kind = pick(random, &weights);
-            (Duration::from_millis(at), draw(random, setup, kind))
+            let mut fault = draw(random, setup, kind);
+            if kind.is_a_servers() && random.u8(..3) == 0 {
+                // The leader's troubles matter most.
+                fault = Fault::OnLeader(Box::new(fault));
+            }
+            (Duration::from_millis(at), fault)
         })
         .collect();
     plan.sort_by_key(|(at, _)| *at);
@@ -198,6 +222,7 @@ fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: Kind) -> Fault {
         Kind::OldDisk => Fault::OldDisk {
             server,
             age: spread(random, 100, 4_000),
+            sure: true,
         },
         Kind::PauseServer => Fault::PauseServer {
             server,
@@ -272,6 +297,7 @@ fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: Kind) -> Fault {
                 SnapshotCut::Receiver,
             ][random.usize(..3)],
         },
+        Kind::ForcePausedHolder => Fault::ForcePausedHolder { lasts: pause },
         Kind::Clock => {
             let whose = if random.bool() {
                 Whose::Server(server)

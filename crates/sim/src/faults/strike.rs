@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_coord::{Command, RequestKey};
+use quorate_coord::{Command, RequestKey, TransferMode};
 use quorate_replica::Request;
 use quorate_storage::{Disk, DiskFile, FileLog, LogOptions, SimDisk};
 use quorate_types::RequestId;
@@ -23,13 +23,6 @@ pub(crate) struct Rotten {
     what: String,
 }
 
-/// A snapshot's transfer that is to be cut.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SnapshotCutDue {
-    to: usize,
-    cut: SnapshotCut,
-}
-
 impl World {
     /// A planned fault strikes.
     pub(crate) fn strike(&mut self, at: usize) {
@@ -39,6 +32,11 @@ impl World {
         if let Some(until) = self.is_quiet_now() {
             self.at(until, Event::Fault(at));
             return;
+        }
+        if let Fault::OnLeader(fault) = &self.setup.plan[at].1 {
+            let Some(leader) = self.leader() else { return };
+            // Its end must find the same server.
+            self.setup.plan[at].1 = Fault::clone(fault).on(leader);
         }
         let fault = self.setup.plan[at].1.clone();
         let now = self.now;
@@ -102,7 +100,7 @@ impl World {
             Fault::MisdirectedWrite { server } => self.misdirect(server),
             Fault::Rot { server } => self.try_rot(server),
             Fault::RotAtRest { server, down } => self.rot_at_rest(server, down),
-            Fault::OldDisk { server, age } => self.copy_disk(at, server, age),
+            Fault::OldDisk { server, age, sure } => self.copy_disk(at, server, age, sure),
             Fault::PauseServer { server, lasts } => {
                 if self.pause_server(server, lasts) {
                     self.count_pause(lasts, "server paused", "server paused for a TTL or more");
@@ -196,9 +194,11 @@ impl World {
                 }
             }
             Fault::CutSnapshot { server, down, cut } => {
-                self.snapshot_cut = Some(SnapshotCutDue { to: server, cut });
+                self.snapshot_cuts.push(cut);
                 self.crash(server, true, down);
             }
+            Fault::ForcePausedHolder { lasts } => self.force_paused_holder(lasts),
+            Fault::OnLeader(_) => unreachable!("the leader's fault was made that of a server"),
             Fault::ClockJump { whose, by } => {
                 self.stats.fault("clock jumped");
                 self.clock_of(whose).jump(now, by);
@@ -391,12 +391,12 @@ impl World {
 
     /// A piece of a snapshot was sent; more are to come.
     pub(crate) fn snapshot_is_midway(&mut self, from: usize, to: usize) {
-        let Some(due) = self.snapshot_cut.filter(|due| due.to == to) else {
+        // Whoever needs one first: mostly the server that the fault kept away for it.
+        let Some(cut) = self.snapshot_cuts.pop() else {
             return;
         };
-        self.snapshot_cut = None;
         let down = Duration::from_millis(self.random.u64(10..1_500));
-        match due.cut {
+        match cut {
             SnapshotCut::Connection => {
                 self.stats.fault("snapshot cut midway: connection");
                 self.break_connection(from, to);
@@ -409,6 +409,23 @@ impl World {
                 self.stats.fault("snapshot cut midway: receiver");
                 self.crash(to, true, down);
             }
+        }
+    }
+
+    fn force_paused_holder(&mut self, lasts: Duration) {
+        let first = self.random.usize(..self.nodes.len());
+        let mut nodes = (0..self.nodes.len()).map(|at| (first + at) % self.nodes.len());
+        let held = |node: usize| self.nodes[node].held_group().map(|group| (node, group));
+        let Some((node, group)) = nodes.find_map(held) else {
+            return;
+        };
+        if self.pause_node(node, lasts) {
+            self.stats.fault("holder paused under a forced transfer");
+            self.callers[0].tasks.push_front(Command::Transfer {
+                group,
+                to: None,
+                mode: TransferMode::Force,
+            });
         }
     }
 
