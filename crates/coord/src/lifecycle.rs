@@ -269,6 +269,14 @@ impl State {
                     position: known,
                 });
                 group.holder_last.clone_from(&tenure.node);
+                // A voluntary wish was about this tenure. Kept, it would end the next one of the same node while it prepares.
+                if group
+                    .pending
+                    .as_ref()
+                    .is_some_and(|p| p.kind == PendingKind::Spread)
+                {
+                    group.pending = None;
+                }
             }
             if let Some(node) = &tenure.node {
                 judge(group, node, &tenure, now, cause);
@@ -285,6 +293,7 @@ impl State {
         }
         if let Some(holder) = tenure.holder.filter(|_| withdraws) {
             self.drop_contender(id, holder);
+            self.edit(id, fulfil_withdrawal);
         }
         if self.by_id(id).deleting {
             self.remove_group(cx, id);
@@ -405,6 +414,20 @@ impl State {
         self.unfile_group(id);
         cx.dirty.remove(&id);
         cx.emit(Event::GroupDeleted { group: key });
+    }
+}
+
+/// Who withdrew has left: should it stand again, nothing is held against it. Whom an order named next is still named.
+fn fulfil_withdrawal(group: &mut Group) {
+    if let Some(pending) = &mut group.pending
+        && pending.kind == PendingKind::Withdrawal
+    {
+        if pending.to.is_some() {
+            pending.kind = PendingKind::Transfer;
+            pending.from = None;
+        } else {
+            group.pending = None;
+        }
     }
 }
 

@@ -433,3 +433,55 @@ fn the_successors_place_is_not_taken_by_another_group_released_with_it() {
     w.check("g", Phase::Active, Some(x));
     w.check("a", Phase::Active, Some(h));
 }
+
+#[test]
+fn who_withdrew_and_stands_again_is_not_asked_to_leave_again() {
+    let mut w = World::new();
+    w.create("g", plain());
+    let (a, b) = (w.open("a"), w.open("b"));
+    w.contend(a, "g");
+    done(&w.apply(Command::Withdraw {
+        session: a,
+        groups: vec![group("g")],
+    }));
+    w.check("g", Phase::Draining, Some(a));
+    w.release(a, "g", None);
+    w.check("g", Phase::Vacant, None);
+    w.contend(a, "g");
+    w.check("g", Phase::Active, Some(a));
+    // The withdrawal was fulfilled by the release: it is not about the new tenure.
+    w.contend(b, "g");
+    w.check("g", Phase::Active, Some(a));
+    assert_eq!(w.group("g").pending, None);
+}
+
+#[test]
+fn a_voluntary_wish_ends_with_the_tenure_that_it_was_about() {
+    let mut w = World::new();
+    w.create(
+        "g",
+        GroupSpec {
+            readiness: true,
+            ..plain()
+        },
+    );
+    let ready = Report::Ready {
+        position: Position(0),
+    };
+    let (a, b) = (w.open("a"), w.open("b"));
+    w.contend(a, "g");
+    w.report_done(a, "g", ready);
+    w.contend_at(b, "g", 1);
+    w.catch_up();
+    w.check("g", Phase::Draining, Some(a));
+    w.release(a, "g", None);
+    w.check("g", Phase::Preparing, Some(b));
+    done(&w.apply(Command::Withdraw {
+        session: b,
+        groups: vec![group("g")],
+    }));
+    w.check("g", Phase::Preparing, Some(a));
+    // No better than `a`, and nobody ordered anything.
+    w.contend(b, "g");
+    w.check("g", Phase::Preparing, Some(a));
+}
