@@ -323,6 +323,12 @@ impl Group {
         })
     }
 
+    /// Whether the last tenure that was active released at a known position: what was acknowledged under it goes no further.
+    pub(crate) fn has_complete_release(&self) -> bool {
+        self.predecessor
+            .is_some_and(|p| p.outcome == Cause::Released && p.position.is_some())
+    }
+
     /// Whether who succeeds a holder has to report `Ready` first.
     pub(crate) fn is_prepared_for(&self) -> bool {
         self.spec.readiness || self.is_freshest()

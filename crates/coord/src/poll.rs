@@ -102,7 +102,19 @@ impl State {
                 answers == tenure.asked.len()
             }
         };
-        let elected = if enough { self.freshest(group) } else { None };
+        // Whoever answers nothing holds nothing that was acknowledged, if that was released at a known position: such a one is not
+        // waited for beyond the deadline (ADR silent-contenders). A number of answers that the policy names is always waited for.
+        let is_skipping = at_deadline
+            && group.has_complete_release()
+            && matches!(
+                group.spec.policy,
+                ElectionPolicy::Freshest { answers_min: None } | ElectionPolicy::Priority
+            );
+        let elected = if enough || is_skipping {
+            self.freshest(group)
+        } else {
+            None
+        };
         let Some((bid, criterion)) = elected else {
             if at_deadline {
                 self.end_tenure(cx, id, Cause::Overdue, None);
@@ -169,9 +181,7 @@ impl State {
         bids.retain(reaches);
         // The old holder stays a last resort only after a release at a known position: what others reach there is all there is.
         // After any other end it may hold acknowledged data that nobody else has.
-        let is_complete = group
-            .predecessor
-            .is_some_and(|p| p.outcome == Cause::Released && p.position.is_some());
+        let is_complete = group.has_complete_release();
         let pool: Vec<_> = if is_complete && bids.iter().any(|bid| !bid.last) {
             bids.into_iter().filter(|bid| !bid.last).collect()
         } else {

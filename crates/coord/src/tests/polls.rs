@@ -221,3 +221,44 @@ fn readiness_follows_the_poll_under_the_same_token() {
     assert_eq!(w.group("g").token_last, token);
     assert_eq!(w.state.node(&node("c")).unwrap().load.preparing, 0);
 }
+
+#[test]
+fn after_a_release_at_a_known_position_a_silent_contender_blocks_nobody() {
+    let (mut w, [a, b, c]) = three(freshest());
+    for n in [a, b, c] {
+        w.report_done(n, "g", at(10 - n.id.0));
+    }
+    w.release(a, "g", Some(100));
+    w.report_done(b, "g", at(100));
+    w.check("g", Phase::Polling, None);
+    // `c` may yet be as fresh and rank higher: it has until the deadline.
+    w.advance(500);
+    w.check("g", Phase::Active, Some(b));
+}
+
+#[test]
+fn after_a_release_those_behind_it_are_not_elected_for_want_of_answers() {
+    let (mut w, [a, b, c]) = three(freshest());
+    for n in [a, b, c] {
+        w.report_done(n, "g", at(10 - n.id.0));
+    }
+    w.release(a, "g", Some(100));
+    w.report_done(b, "g", at(99));
+    w.advance(500);
+    w.check("g", Phase::Polling, None);
+}
+
+#[test]
+fn after_any_other_end_a_silent_contender_may_hold_what_nobody_else_does() {
+    let (mut w, [a, b, c]) = three(freshest());
+    for n in [a, b, c] {
+        w.report_done(n, "g", at(10 - n.id.0));
+    }
+    w.expire(&[a]);
+    w.report_done(b, "g", at(100));
+    w.advance(500);
+    w.check("g", Phase::Polling, None);
+    w.expire(&[c]);
+    w.report_done(b, "g", at(100));
+    w.check("g", Phase::Active, Some(b));
+}
