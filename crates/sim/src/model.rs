@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 
 use self::explorer::Report;
 
+pub mod coord;
 pub mod explorer;
+pub mod liveness;
 
 /// The reports as a table, with the invariants and how often each was looked at below.
 #[must_use]
