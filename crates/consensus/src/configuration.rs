@@ -8,7 +8,7 @@ use quorate_types::{ConfigEpoch, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 /// How a replica is reached. Consensus never reads it; the shell does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// A name for people, such as `s1`.
     pub name: String,
@@ -19,14 +19,14 @@ pub struct Member {
 }
 
 /// A set of replicas whose quorums decide.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VoterSet {
     /// Its voters.
     pub voters: BTreeSet<ReplicaId>,
 }
 
 /// One version of the membership. A replica uses the newest in its log, committed or not (thesis, section 4.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Configuration {
     /// Its version.
     pub epoch: ConfigEpoch,

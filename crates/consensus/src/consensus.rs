@@ -29,7 +29,7 @@ const COUNTER_MAX: u64 = u64::MAX / 2;
 /// - `hard_state` never falls behind `hard_state_durable`; a leader's are equal.
 /// - `leading.is_some()` exactly where `role` is leader, and then `leader` is this replica.
 /// - No message leaves before the term it carries is durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Consensus<C> {
     pub(crate) config: Config,
     pub(crate) rng: fastrand::Rng,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Configuration;
 
 /// What an entry carries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Body<C> {
     /// The first entry of a leader's own term. Committing it commits what earlier terms left
     /// (Raft thesis, section 3.6.2).
@@ -18,7 +18,7 @@ pub enum Body<C> {
 }
 
 /// One entry of the replicated log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry<C> {
     /// Its position.
     pub index: LogIndex,
@@ -54,7 +54,9 @@ impl<C: Payload> Entry<C> {
 }
 
 /// A position in the log, compared by term first: which of two logs is more up to date (thesis, section 3.6.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct LogPosition {
     /// Term of the entry.
     pub term: Term,
@@ -63,7 +65,7 @@ pub struct LogPosition {
 }
 
 /// The vote, which must be durable before it is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HardState {
     /// The highest term seen.
     pub term: Term,
@@ -72,7 +74,7 @@ pub struct HardState {
 }
 
 /// What a snapshot covers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SnapshotMeta {
     /// The last entry it covers.
     pub last: LogPosition,

@@ -54,6 +54,11 @@ impl History {
         &self.0[count.saturating_sub(1)].1
     }
 
+    /// Every configuration, with the index since when it is in force.
+    pub(crate) fn all(&self) -> &[(LogIndex, Configuration)] {
+        &self.0
+    }
+
     pub(crate) fn check_invariants(&self) {
         assert!(!self.0.is_empty(), "a history without a configuration");
         assert!(

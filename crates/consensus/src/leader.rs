@@ -17,19 +17,19 @@ use crate::{
 /// # Invariants
 /// - `progress` holds every other replica of the configuration.
 /// - `uncommitted_bytes` is the size of the entries after the commit index.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Leading {
     pub(crate) own_term_index: LogIndex,
     pub(crate) progress: BTreeMap<ReplicaId, Progress>,
     pub(crate) rounds: Rounds,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) uncommitted_bytes: usize,
-    heartbeat_due: Time,
+    pub(crate) heartbeat_due: Time,
     /// The check-quorum window: a commit quorum must answer within it.
-    window_start: Time,
-    window_end: Time,
+    pub(crate) window_start: Time,
+    pub(crate) window_end: Time,
     /// Whether this window follows one that this replica's own stall spoilt.
-    window_is_second_chance: bool,
+    pub(crate) window_is_second_chance: bool,
 }
 
 impl Leading {

@@ -20,6 +20,7 @@ mod snapshot;
 mod transfer;
 
 mod check;
+mod fingerprint;
 mod history;
 mod log;
 mod progress;
@@ -30,6 +31,7 @@ pub use config::{Boot, Config, NotLeader, ProposeError, Timing, TransferError};
 pub use configuration::{Configuration, Member, VoterSet};
 pub use consensus::Consensus;
 pub use entry::{Body, Entry, HardState, LogPosition, SnapshotMeta};
+pub use fingerprint::Rename;
 pub use message::{AppendOutcome, Message, RoundId};
 pub use output::{FatalError, Output, Role, Write, WriteSeq};
 pub use progress::{PeerProgress, PeerState};

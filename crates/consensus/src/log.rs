@@ -1,6 +1,7 @@
 //! The log's suffix in memory, and how much of it is durable. Knows nothing of terms won or of peers.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use quorate_types::{LogIndex, Term};
 
@@ -185,6 +186,23 @@ impl<C: Payload> Log<C> {
                 .expect("every entry in memory is durable or in a pending write")
                 .0,
         )
+    }
+
+    /// Hashes the log, pending writes by their age; see `fingerprint.rs`.
+    pub(crate) fn hash_state(&self, age: impl Fn(WriteSeq) -> u64, to: &mut impl Hasher)
+    where
+        C: Hash,
+    {
+        let Self {
+            base,
+            entries,
+            last_durable,
+            pending,
+        } = self;
+        (base, entries, last_durable, pending.len()).hash(to);
+        for (seq, through) in pending {
+            (age(*seq), through).hash(to);
+        }
     }
 
     pub(crate) fn check_invariants(&self) {

@@ -9,12 +9,14 @@ use crate::{Entry, LogPosition, SnapshotMeta};
 
 /// Identifies a confirmation round of one leader's term; carried by heartbeats and appends
 /// (protocol, section 1). Zero precedes the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct RoundId(pub u64);
 
 /// A message between two replicas. `term` is the sender's term, save in pre-votes, where it is the term
 /// that the sender would stand in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message<C> {
     /// Would you vote for me? Changes nothing at the receiver (thesis, section 9.6).
     PreVoteRequest {
@@ -157,7 +159,7 @@ impl<C> Message<C> {
 }
 
 /// Whether an append fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The receiver's log equals the leader's up to here, durably.
     Matched {

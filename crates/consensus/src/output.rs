@@ -7,11 +7,11 @@ use crate::{Entry, HardState, LogPosition, Message, RoundId, SnapshotMeta};
 
 /// Names a durable write. Writes are carried out in order and reported by
 /// [`Consensus::on_persisted`](crate::Consensus::on_persisted), possibly several at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteSeq(pub u64);
 
 /// One durable write: its parts are carried out in the order of its fields, then made durable together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write<C> {
     /// Its number.
     pub seq: WriteSeq,
@@ -26,7 +26,7 @@ pub struct Write<C> {
 }
 
 /// The role of a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Follows a leader, or waits for one.
     Follower,

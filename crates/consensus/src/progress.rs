@@ -77,7 +77,7 @@ pub(crate) enum Sending {
 }
 
 /// The unanswered appends, oldest first: the last entry and the size of each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct InFlight {
     appends: VecDeque<(LogIndex, usize)>,
     bytes: usize,

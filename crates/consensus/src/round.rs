@@ -10,7 +10,7 @@ use crate::{Consensus, Output, Payload, RoundId};
 /// - `confirmed <= newest <= confirmed + 1`: at most one is outstanding. What arrives meanwhile waits for the next, since
 ///   the outstanding one may have been answered before.
 /// - `is_next_wanted` only while one is outstanding.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Rounds {
     newest: RoundId,
     confirmed: RoundId,

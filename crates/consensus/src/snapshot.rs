@@ -1,13 +1,17 @@
 //! Snapshots: compacting the log, and bringing a follower whose next entry was compacted up to date, piece by piece
 //! (thesis, chapter 5). The bytes are the surroundings' business.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use quorate_types::{LogIndex, ReplicaId, Term, Time};
 
+use crate::fingerprint::hash_snapshot;
 use crate::history::History;
 use crate::progress::Sending;
-use crate::{Consensus, LogPosition, Message, Output, Payload, Role, RoundId, SnapshotMeta};
+use crate::{
+    Consensus, LogPosition, Message, Output, Payload, Rename, Role, RoundId, SnapshotMeta,
+};
 
 /// A snapshot on its way here.
 #[derive(Clone, Debug)]
@@ -18,6 +22,20 @@ pub(crate) struct Incoming {
     next: u64,
     /// Whether a piece is being written or the file verified; what arrives meanwhile is dropped, and sent again.
     is_busy: bool,
+}
+
+impl Incoming {
+    /// Hashes it; see `fingerprint.rs`.
+    pub(crate) fn hash_state(&self, rename: Rename, to: &mut impl Hasher) {
+        let Self {
+            from,
+            meta,
+            next,
+            is_busy,
+        } = self;
+        hash_snapshot(meta, to);
+        (rename(*from), next, is_busy).hash(to);
+    }
 }
 
 impl<C: Payload> Consensus<C> {

@@ -13,7 +13,7 @@ pub(crate) struct Transfer {
     /// When it is given up.
     pub(crate) deadline: Time,
     /// Whether the target was told to stand.
-    is_told: bool,
+    pub(crate) is_told: bool,
 }
 
 impl<C: Payload> Consensus<C> {
