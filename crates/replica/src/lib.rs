@@ -5,6 +5,7 @@
 mod apply;
 mod call;
 mod config;
+mod feed;
 mod input;
 mod lead;
 mod lease;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use call::{CallId, Proposal, Refusal, Request, Response};
 pub use config::{Boot, Config};
+pub use feed::{Feed, FeedLimits, Next, Place};
 pub use input::Input;
 pub use output::{AppliedEntry, Output, Published};
 pub use peer::{Lane, PeerMessage};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use quorate_coord::{
-    Command, ElectionPolicy, GroupSpec, NodeAdmission, Outcome, OverduePolicy, Rejection, Reply,
-    RequestKey, TransferMode,
+    Command, DeposeQuorum, ElectionPolicy, GroupSpec, NodeAdmission, Outcome, OverduePolicy,
+    Rejection, Reply, RequestKey, TransferMode,
 };
 use quorate_replica::{Request, Response};
 use quorate_types::{LogIndex, RequestId, Revision, TraceId};
@@ -20,6 +20,10 @@ use crate::plant::Plant;
 use crate::stream::{Sender, Up};
 use crate::world::{Event, World};
 
+pub(crate) mod keys;
+
+use keys::{KEYS, KeyCall};
+
 /// An operation on its way.
 #[derive(Debug)]
 struct Operation {
@@ -28,6 +32,20 @@ struct Operation {
     floor: LogIndex,
     /// The group that this caller owns and writes.
     writes: Option<usize>,
+    /// The call of a key that it is.
+    key: Option<KeyCall>,
+}
+
+impl Operation {
+    fn plain(request: Request, floor: LogIndex) -> Self {
+        Self {
+            request,
+            trace: TraceId::default(),
+            floor,
+            writes: None,
+            key: None,
+        }
+    }
 }
 
 /// What a caller knows of a group that it owns.
@@ -46,6 +64,8 @@ pub(crate) struct Caller {
     current: Option<Operation>,
     known: BTreeMap<usize, Known>,
     specs: u64,
+    /// The revisions at which it last saw the keys that all callers write.
+    keys_seen: [Option<Revision>; KEYS],
     /// To be done before anything else.
     pub(crate) tasks: VecDeque<Command>,
 }
@@ -57,6 +77,7 @@ impl Caller {
             current: None,
             known: BTreeMap::new(),
             specs: 0,
+            keys_seen: [None; KEYS],
             tasks: VecDeque::new(),
         }
     }
@@ -82,6 +103,7 @@ impl World {
         } else if self.is_planted(Plant::RetryWithNewKey) {
             self.rekey(caller);
         }
+        self.key_sent_again(caller);
         let this = &mut self.callers[caller];
         this.operation += 1;
         let operation = this.operation;
@@ -124,19 +146,24 @@ impl World {
         self.trace.note(now, 30, [caller as u64, operation, 0], || {
             format!("c{caller} hears from s{}: {response:?}", server + 1)
         });
+        let gives_up = self.key_gives_up(caller, &response);
         let this = &mut self.callers[caller];
         this.operation += 1;
         let operation = this.operation;
-        let retries = matches!(response, Response::Unknown | Response::Refused(_))
+        if gives_up {
+            this.current = None;
+        }
+        let retries = !gives_up
+            && matches!(response, Response::Unknown | Response::Refused(_))
             && !matches!(
                 this.current.as_ref().map(|c| &c.request),
                 Some(Request::TransferLeader { .. })
             );
         let wait = if retries {
             Duration::from_millis(self.random.u64(20..300))
-        } else {
-            let done = this.current.take().expect("it was just seen");
+        } else if let Some(done) = this.current.take() {
             self.stats.operations += 1;
+            self.key_answered(caller, &done, &response);
             if let Response::Applied { outcome, index } = response {
                 let verdict = self.checkers.acknowledged.on_acknowledged(
                     index,
@@ -146,24 +173,29 @@ impl World {
                 self.judge(verdict);
                 self.learn(caller, &done, &outcome);
             }
-            let most = u64::try_from(self.setup.think_max.as_micros()).expect("short");
-            Duration::from_micros(self.random.u64(0..most))
+            self.think()
+        } else {
+            self.think()
         };
         let at = self.now + wait;
         self.at(at, Event::Caller { caller, operation });
     }
 
+    /// How long a caller thinks before its next operation.
+    fn think(&mut self) -> Duration {
+        let most = u64::try_from(self.setup.think_max.as_micros()).expect("short");
+        Duration::from_micros(self.random.u64(0..most))
+    }
+
     /// Draws the next operation.
     fn choose(&mut self, caller: usize) -> Operation {
         let floor = self.checkers.acknowledged.newest();
-        let plain = |request| Operation {
-            request,
-            trace: TraceId::default(),
-            floor,
-            writes: None,
-        };
+        let plain = |request| Operation::plain(request, floor);
         if let Some(command) = self.callers[caller].tasks.pop_front() {
             return self.propose(command, floor, None);
+        }
+        if self.random.u8(..5) == 0 {
+            return self.key_operation(caller);
         }
         let owned: Vec<usize> = (0..self.groups.len())
             .filter(|group| group % self.callers.len() == caller)
@@ -239,6 +271,7 @@ impl World {
             trace,
             floor,
             writes,
+            key: None,
         }
     }
 
@@ -324,7 +357,14 @@ impl World {
             cooldown_max_ms: cooldown_ms + random.u64(0..2_500),
             spread: random.bool(),
             weight: random.u32(1..4),
-            ..GroupSpec::default()
+            depose_quorum: match random.u8(..4) {
+                0 => DeposeQuorum::Off,
+                1 => DeposeQuorum::Reports {
+                    min: random.u32(1..4),
+                },
+                _ => DeposeQuorum::Majority,
+            },
+            depose_window_ms: random.u64(1_000..10_000),
         }
     }
 

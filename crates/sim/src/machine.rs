@@ -100,6 +100,10 @@ pub(crate) struct Running {
     pub(crate) origins: BTreeMap<CallId, Origin>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) steps: u64,
+    /// What watchers read.
+    pub(crate) feed: crate::watch::Ring,
+    /// A snapshot is being saved.
+    pub(crate) saving: bool,
 }
 
 impl std::fmt::Debug for Running {
@@ -248,6 +252,7 @@ impl World {
         let boot = self.servers[server].boot;
         let reading = self.servers[server].clock.reading(now);
         let mut outputs = std::mem::take(&mut self.outputs);
+        self.observe_input(server, &input);
         let check = {
             let Some(running) = self.running(server) else {
                 return;
@@ -275,6 +280,7 @@ impl World {
         }
         outputs.clear();
         self.outputs = outputs;
+        self.observe_step(server);
         self.schedule_tick(server);
     }
 
@@ -340,6 +346,7 @@ impl World {
                 self.trace.note(now, tag, numbers, || {
                     format!("s{} save snapshot {:?}", server + 1, meta.last)
                 });
+                self.running(server).expect("it is running").saving = true;
                 self.later(server, Job::Save { meta, state });
             }
             Output::SendSnapshotChunk {
@@ -398,6 +405,7 @@ impl World {
                     format!("s{} {role:?} {term:?} leader {leader:?}", server + 1)
                 });
                 if role == Role::Leader {
+                    self.checkers.ends.on_elected(now, term);
                     let boot = self.servers[server].boot;
                     let verdict = self.checkers.leaders.on_leader(term, server, boot);
                     self.judge(verdict);
@@ -494,9 +502,7 @@ impl World {
             reset,
         } = published;
         for entry in &applied {
-            let running = self.running(server).expect("it is running");
-            let logged = running.mirror.get(entry.index);
-            let verdict = self.checkers.on_applied(now, server, entry, logged, &state);
+            let verdict = self.observe_applied(server, entry);
             let numbers = [
                 server as u64,
                 entry.index.0,
@@ -518,6 +524,15 @@ impl World {
             self.judge(verdict);
         }
         self.tell_nodes(server, &applied, reset);
+        let Some(running) = self.running(server) else {
+            return;
+        };
+        if reset {
+            running.feed.reset();
+        } else {
+            let events = applied.iter().map(|entry| entry.events.len()).sum();
+            running.feed.push(applied.into(), events);
+        }
     }
 
     pub(crate) fn on_job(&mut self, server: usize, boot: u32, job: Box<Job>) {
@@ -531,12 +546,21 @@ impl World {
         }
         match *job {
             Job::Save { meta, state } => {
-                let bytes = quorate_codec::encode_snapshot(&meta, &state);
+                let bytes = if self.is_planted(Plant::SnapshotIsEmpty) {
+                    let mut empty = State::new();
+                    empty.note_applied(meta.last.index, meta.last.term);
+                    quorate_codec::encode_snapshot(&meta, &empty)
+                } else {
+                    quorate_codec::encode_snapshot(&meta, &state)
+                };
                 let running = self.running(server).expect("it is up");
+                running.saving = false;
                 match running.snapshots.save(stored(&meta), &bytes) {
                     Ok(()) => {
                         self.stats.fault("snapshot saved");
                         self.step(server, Input::SnapshotSaved { meta });
+                        self.observe_saved(server);
+                        self.maybe_rebuild(server);
                     }
                     Err(error) => self.storage_failed(server, &error),
                 }

@@ -25,6 +25,13 @@ use crate::stream::{Down, Sender, Up};
 use crate::trace::hash_bytes;
 use crate::world::{Event, World};
 
+mod orders;
+mod reports;
+mod requests;
+mod work;
+
+use work::Work;
+
 /// How long a request may stay unanswered before it is sent again.
 const PATIENCE: Duration = Duration::from_millis(900);
 
@@ -90,6 +97,8 @@ pub(crate) struct Node {
     /// How far its data has got, by group.
     data: BTreeMap<usize, u64>,
     priorities: BTreeMap<usize, i32>,
+    /// What it has in flight, by tenure.
+    work: BTreeMap<TenureId, Work>,
 }
 
 impl Node {
@@ -127,6 +136,7 @@ impl Node {
             beats: 0,
             data: BTreeMap::new(),
             priorities: BTreeMap::new(),
+            work: BTreeMap::new(),
         }
     }
 
@@ -213,6 +223,7 @@ impl World {
             .note(now, 21, [node as u64, 0, 0], || format!("n{node} dies"));
         this.up = false;
         this.paused = None;
+        this.work.clear();
         self.checkers.beliefs.on_death(this.process());
         self.forget_session(node);
         self.at(now + down, Event::StartNode { node });
@@ -391,6 +402,9 @@ impl World {
             };
             self.nodes[node].wants.push_back(command);
         }
+        if self.nodes[node].wants.is_empty() && self.nodes[node].beats.is_multiple_of(2) {
+            self.report_holder(node);
+        }
         if self.is_planted(Plant::ExpireEarly) && self.nodes[node].beats.is_multiple_of(8) {
             self.expire_early(node);
         }
@@ -399,466 +413,12 @@ impl World {
             if !this.lease.check(reading, &tenure) {
                 continue;
             }
-            let Some(token) = this.lease.token(&tenure) else {
-                continue;
-            };
             if self.random.u8(..3) > 0 {
-                self.write_to_resource(&tenure, token);
+                self.work(node, &tenure, reading);
             } else if per_cent(self, habits.resign) {
                 self.react(node, &tenure, Reaction::Release);
             }
         }
-    }
-
-    /// A write under a check just made; some arrive long after (a process that stops between its check and its act).
-    fn write_to_resource(&mut self, tenure: &TenureId, token: quorate_types::FencingToken) {
-        let late = if self.random.u8(..20) == 0 {
-            self.random.u64(0..6_000)
-        } else {
-            0
-        };
-        let at = self.now + self.network.delay() + Duration::from_millis(late);
-        let group = self.group_index[&tenure.group];
-        self.at(
-            at,
-            Event::Write {
-                group,
-                write: ResourceWrite {
-                    tenure: tenure.clone(),
-                    token,
-                },
-            },
-        );
-    }
-
-    /// Stands in all groups, those that are not there yet included: they are refused one by one.
-    fn stand(&mut self, node: usize) {
-        let Some(session) = self.nodes[node].session else {
-            return;
-        };
-        let names = self.groups.clone();
-        let groups = names
-            .into_iter()
-            .enumerate()
-            .map(|(at, name)| {
-                let priority = *self.nodes[node].priorities.entry(at).or_insert(0);
-                (
-                    name,
-                    ContenderSpec {
-                        priority,
-                        ..ContenderSpec::default()
-                    },
-                )
-            })
-            .collect();
-        self.nodes[node]
-            .wants
-            .push_back(Command::Contend { session, groups });
-    }
-
-    fn open(&mut self, node: usize) {
-        let id = RequestId(self.random.u128(..));
-        let this = &mut self.nodes[node];
-        let key = RequestKey::Caller(id);
-        let command = Command::OpenSession {
-            ttl_ms: this.ttl_ms,
-            node: Some(this.spec.clone()),
-        };
-        this.tag += 1;
-        this.outstanding = Some(Outstanding {
-            tag: this.tag,
-            proposal: proposal(key, trace_of(&key), command),
-            sent_at: Time::ZERO,
-        });
-        self.connect(node);
-        self.send_outstanding(node);
-    }
-
-    /// Takes a new stream, mostly to another server.
-    fn connect(&mut self, node: usize) {
-        self.stream_next += 1;
-        let server = self.random.usize(..self.servers.len());
-        let reading = self.nodes[node].clock.reading(self.now);
-        let this = &mut self.nodes[node];
-        this.server = server;
-        this.stream = self.stream_next;
-        this.heard_at = reading;
-        let (sender, session) = (this.sender(), this.session);
-        self.send_up(sender, server, Up::Attach { session });
-    }
-
-    fn send_outstanding(&mut self, node: usize) {
-        let reading = self.nodes[node].clock.reading(self.now);
-        if self.nodes[node].stream == 0 {
-            self.connect(node);
-        }
-        let this = &mut self.nodes[node];
-        let Some(outstanding) = &mut this.outstanding else {
-            return;
-        };
-        outstanding.sent_at = reading;
-        let message = Up::Ask {
-            tag: outstanding.tag,
-            request: Request::Propose(Box::new(outstanding.proposal.clone())),
-        };
-        let (sender, server) = (this.sender(), this.server);
-        self.send_up(sender, server, message);
-    }
-
-    /// Sends the next request, if none is out: a session has one at a time. Reports that wait go together.
-    fn next_request(&mut self, node: usize) {
-        let this = &mut self.nodes[node];
-        let Some(session) = this.session else { return };
-        if this.outstanding.is_some() {
-            return;
-        }
-        let Some(mut command) = this.wants.pop_front() else {
-            return;
-        };
-        if let Command::Report { reports, .. } = &mut command {
-            while let Some(Command::Report { reports: more, .. }) = this.wants.front_mut() {
-                reports.append(more);
-                this.wants.pop_front();
-            }
-        }
-        this.request_seq += 1;
-        this.tag += 1;
-        let key = RequestKey::Session {
-            session,
-            seq: this.request_seq,
-        };
-        this.outstanding = Some(Outstanding {
-            tag: this.tag,
-            proposal: proposal(key, trace_of(&key), command),
-            sent_at: Time::ZERO,
-        });
-        self.send_outstanding(node);
-    }
-
-    fn close(&mut self, node: usize) {
-        let this = &mut self.nodes[node];
-        let Some(session) = this.session else { return };
-        this.closing = true;
-        this.lease.close();
-        this.wants.clear();
-        this.wants.push_back(Command::CloseSession { session });
-        self.on_lease_changed(node);
-    }
-
-    /// Everything that belonged to the session is over on this side.
-    fn forget_session(&mut self, node: usize) {
-        let this = &mut self.nodes[node];
-        if let Some(session) = this.session.take() {
-            self.checkers.sessions.on_abandoned(session);
-        }
-        this.lease.session_gone();
-        this.lease.poll(Time::ZERO);
-        this.closing = false;
-        this.wants.clear();
-        this.outstanding = None;
-        this.stream = 0;
-        let (now, process) = (self.now, this.process());
-        for tenure in std::mem::take(&mut this.believed) {
-            // Belief only ends here, which no other belief contradicts.
-            let verdict = self.checkers.beliefs.on_belief(now, process, &tenure, now);
-            self.judge(verdict);
-        }
-    }
-
-    /// Answers an order.
-    fn react(&mut self, node: usize, tenure: &TenureId, reaction: Reaction) {
-        let this = &mut self.nodes[node];
-        let Some(session) = this.session.filter(|_| !this.closing) else {
-            return;
-        };
-        if !this.lease.tenures().any(|(held, _)| held == tenure) {
-            return;
-        }
-        let group = self.group_index[&tenure.group];
-        let whole = self.resources[group].position;
-        let catches_up = self.random.u8(..4) > 0;
-        let this = &mut self.nodes[node];
-        let data = this.data.entry(group).or_default();
-        let lies = self.plant == Some(Plant::LieAboutPosition)
-            && matches!(reaction, Reaction::Polled | Reaction::Ready);
-        if !lies && (reaction != Reaction::Polled || catches_up || self.calm.is_some()) {
-            *data = whole.max(*data);
-        }
-        let reached = Position(*data);
-        let key = convert::tenure_key(tenure);
-        self.checkers
-            .positions
-            .on_reached(&key.group, session, reached);
-        let position = if lies { Position(whole) } else { reached };
-        let report = match reaction {
-            Reaction::Polled => Report::Polled { position },
-            Reaction::Ready => Report::Ready { position },
-            Reaction::Failed => Report::Failed,
-            Reaction::Decline => Report::Declined,
-            Reaction::Release => {
-                if self.plant == Some(Plant::ReleaseBeforeBeliefEnds) {
-                    let life = this.life;
-                    let at = self.now + Duration::from_millis(400);
-                    let timer = Timer::LateRelease {
-                        tenure: Box::new(tenure.clone()),
-                    };
-                    self.at(at, Event::Node { node, life, timer });
-                } else {
-                    // Belief ends before the release is sent (protocol, section 3).
-                    this.lease.begin_release(tenure);
-                }
-                Report::Released {
-                    position: Some(position),
-                }
-            }
-        };
-        self.nodes[node].wants.push_back(Command::Report {
-            session,
-            reports: vec![(key, report)],
-        });
-        self.on_lease_changed(node);
-        self.next_request(node);
-    }
-
-    pub(crate) fn on_down(&mut self, node: usize, life: u32, stream: u64, message: Box<Down>) {
-        let this = &mut self.nodes[node];
-        if !this.up || this.life != life {
-            return;
-        }
-        if let Some(waiting) = &mut this.paused {
-            waiting.push_back(Event::Down {
-                node,
-                life,
-                stream,
-                message,
-            });
-            return;
-        }
-        if this.stream != stream {
-            return;
-        }
-        let now = self.now;
-        let reading = this.clock.reading(now);
-        this.heard_at = reading;
-        self.trace.note(now, 23, [node as u64, stream, 0], || {
-            format!("n{node} hears {message:?}")
-        });
-        let this = &mut self.nodes[node];
-        match *message {
-            Down::KeptAlive {
-                mut seq,
-                ttl,
-                directive_seq,
-            } => {
-                if self.plant == Some(Plant::TtlFromReply) {
-                    seq = this.lease.keep_alive_sent(reading);
-                }
-                this.lease.keep_alive_answered(seq, ttl, directive_seq);
-            }
-            Down::Gone { session } => {
-                if this.session == Some(session) {
-                    this.lease.session_gone();
-                    self.forget_session(node);
-                }
-            }
-            Down::Directive { session, directive } => {
-                if this.session == Some(session) {
-                    let mut kind = convert::directive_kind(directive.kind);
-                    if self.plant == Some(Plant::IgnoreRevoke) && kind == DirectiveKind::Revoke {
-                        kind = DirectiveKind::Continue;
-                    }
-                    this.lease.on_directive(
-                        directive.seq,
-                        convert::tenure_id(&directive.tenure),
-                        kind,
-                    );
-                }
-            }
-            Down::Standing {
-                session,
-                directive_seq,
-                mut parts,
-            } => {
-                if this.session == Some(session) {
-                    if self.plant == Some(Plant::IgnoreRevoke) {
-                        for part in parts.iter_mut().filter(|part| part.part == Part::Revoking) {
-                            part.part = Part::Active;
-                        }
-                    }
-                    this.lease.on_standing(directive_seq, parts);
-                }
-            }
-            Down::Answer { tag, response } => self.on_request_answered(node, tag, response),
-            Down::HungUp => this.stream = 0,
-        }
-        self.on_lease_changed(node);
-        self.next_request(node);
-    }
-
-    fn on_request_answered(&mut self, node: usize, tag: u64, response: Response) {
-        let this = &mut self.nodes[node];
-        let Some(outstanding) = this
-            .outstanding
-            .take_if(|outstanding| outstanding.tag == tag)
-        else {
-            return;
-        };
-        match response {
-            Response::Applied { outcome, index } => {
-                self.stats.operations += 1;
-                let trace = outstanding.proposal.trace;
-                let verdict =
-                    self.checkers
-                        .acknowledged
-                        .on_acknowledged(index, trace, &self.checkers.log);
-                self.judge(verdict);
-                self.on_outcome(node, &outstanding.proposal, outcome);
-            }
-            // Certainly not applied, or unknown: ask again under the same key.
-            _ => {
-                this.outstanding = Some(outstanding);
-                let (life, wait) = (this.life, Duration::from_millis(self.random.u64(20..300)));
-                let at = self.now + wait;
-                self.at(
-                    at,
-                    Event::Node {
-                        node,
-                        life,
-                        timer: Timer::Resend { tag },
-                    },
-                );
-            }
-        }
-    }
-
-    fn on_outcome(&mut self, node: usize, asked: &Proposal, outcome: Outcome) {
-        let drift = self.setup.drift;
-        let this = &mut self.nodes[node];
-        match (&asked.command, outcome) {
-            (Command::OpenSession { .. }, Ok(Reply::SessionOpened { session, .. })) => {
-                this.session = Some(session);
-                this.lease = LeaseCore::new(drift);
-                this.request_seq = 0;
-                self.connect(node);
-                self.stand(node);
-                let reading = self.nodes[node].clock.reading(self.now);
-                self.keep_alive(node, session, reading);
-            }
-            // The old session must end first: the next beat asks anew.
-            (Command::OpenSession { .. }, _) => {}
-            (Command::CloseSession { .. }, _) => self.forget_session(node),
-            (_, Err(Rejection::UnknownSession { .. })) => self.forget_session(node),
-            (_, Err(rejection @ Rejection::RequestOutOfOrder { .. })) => {
-                self.judge(Err(Violation {
-                    checker: "exactly_once",
-                    guarantee: "retries: deduplicated by (session, sequence) (protocol, section 7)",
-                    what: format!(
-                        "n{node} asked {:?} in order and was told: {rejection}",
-                        asked.request
-                    ),
-                }));
-            }
-            _ => {}
-        }
-    }
-
-    /// Something happened to a node's lease: its orders are answered, its beliefs are told to the checkers.
-    pub(crate) fn on_lease_changed(&mut self, node: usize) {
-        let now = self.now;
-        let this = &mut self.nodes[node];
-        let reading = this.clock.reading(now);
-        let events = this.lease.poll(reading);
-        this.lease.check_invariants();
-        for event in events {
-            self.on_lease_event(node, event);
-        }
-        let this = &self.nodes[node];
-        let (process, clock) = (this.process(), this.clock);
-        let mut verdict = Ok(());
-        let mut believed = Vec::new();
-        for (tenure, _) in this.lease.tenures() {
-            let until = this
-                .lease
-                .believed_until(tenure)
-                .filter(|until| reading < *until);
-            if let Some(until) = until {
-                let told =
-                    self.checkers
-                        .beliefs
-                        .on_belief(now, process, tenure, clock.moment_of(until));
-                verdict = verdict.and(told);
-                believed.push(tenure.clone());
-            }
-        }
-        for tenure in this
-            .believed
-            .iter()
-            .filter(|tenure| !believed.contains(tenure))
-        {
-            verdict = verdict.and(self.checkers.beliefs.on_belief(now, process, tenure, now));
-        }
-        if let (Some(session), Some(until)) = (this.session, this.lease.valid_until()) {
-            verdict = verdict.and(
-                self.checkers
-                    .sessions
-                    .on_valid(session, clock.moment_of(until)),
-            );
-        } else if let Some(session) = this.session.filter(|_| this.closing) {
-            self.checkers.sessions.on_abandoned(session);
-        }
-        self.nodes[node].believed = believed;
-        self.judge(verdict);
-    }
-
-    fn on_lease_event(&mut self, node: usize, event: LeaseEvent) {
-        let now = self.now;
-        self.trace.note(now, 24, [node as u64, 0, 0], || {
-            format!("n{node} {event:?}")
-        });
-        let habits = self.setup.habits;
-        let calm = self.is_calm();
-        let mut rolls = |chance: u32| !calm && chance > 0 && self.random.u32(..100) < chance;
-        let (tenure, reaction) = match event {
-            LeaseEvent::Poll { tenure, .. } if !rolls(habits.ignore) => (tenure, Reaction::Polled),
-            LeaseEvent::Elected { tenure, .. } if rolls(habits.fail) => (tenure, Reaction::Failed),
-            LeaseEvent::Elected { tenure, .. } if !rolls(habits.ignore) => {
-                (tenure, Reaction::Ready)
-            }
-            LeaseEvent::CatchUp { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Ready),
-            LeaseEvent::Draining { tenure, .. } if rolls(habits.decline) => {
-                (tenure, Reaction::Decline)
-            }
-            LeaseEvent::Draining { tenure, .. } if !rolls(habits.ignore) => {
-                (tenure, Reaction::Release)
-            }
-            LeaseEvent::Revoked { tenure } if !rolls(habits.ignore) => (tenure, Reaction::Release),
-            LeaseEvent::NeedResync { .. } => {
-                // The next beat takes a new stream, which begins with the whole picture.
-                self.nodes[node].stream = 0;
-                return;
-            }
-            _ => return,
-        };
-        // In the calm a service is well: it answers within what its groups' deadlines allow.
-        let most = if calm {
-            Duration::from_millis(20)
-        } else {
-            habits.reaction_max
-        };
-        let most = u64::try_from(most.as_micros()).expect("short").max(1);
-        let wait = Duration::from_micros(self.random.u64(0..most));
-        let (life, at): (u32, Moment) = (self.nodes[node].life, now + wait);
-        self.at(
-            at,
-            Event::Node {
-                node,
-                life,
-                timer: Timer::React {
-                    tenure: Box::new(tenure),
-                    reaction,
-                },
-            },
-        );
     }
 
     /// A client proposes the leader's own command (a planted mistake: no API lets it).

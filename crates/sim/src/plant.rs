@@ -41,6 +41,18 @@ pub enum Plant {
     NeverHeals,
     /// Nodes report positions that they have not reached.
     LieAboutPosition,
+    /// A holder releases while work is in flight.
+    ReleaseWithOpenWork,
+    /// A watcher goes on at a new server without saying what it has seen.
+    WatchForgetsRevision,
+    /// A server lets a watcher that fell behind go on at the end of its ring, and does not say so.
+    WatchSkipsLagged,
+    /// Snapshots are written from an empty state.
+    SnapshotIsEmpty,
+    /// Server clocks run far slower than the bound allows.
+    ServersCountSlowly,
+    /// A server passes conditional writes on without their conditions.
+    DropConditions,
 }
 
 impl Plant {

@@ -18,6 +18,7 @@ use quorate_types::{ConfigEpoch, LogIndex, ReplicaId};
 use crate::checkers::Violation;
 use crate::clock::Moment;
 use crate::machine::{Running, replica_id};
+use crate::observe::{APPENDS_IN_FLIGHT_MAX, CALLS_MAX, UNCOMMITTED_BYTES_MAX};
 use crate::plant::Plant;
 use crate::trace::hash_bytes;
 use crate::world::{Event, World};
@@ -190,15 +191,15 @@ impl World {
                 id: replica_id(server),
                 timing: self.setup.timing,
                 append_bytes_max: 16 << 10,
-                appends_in_flight_max: 16,
-                uncommitted_bytes_max: 1 << 20,
+                appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
+                uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
                 seed: self.random.u64(..),
             },
             drift: self.setup.drift,
             incarnation: self.random.u64(..),
             snapshot_entries: self.setup.snapshot_entries,
             snapshot_retain: self.setup.snapshot_retain,
-            calls_max: 1_000,
+            calls_max: CALLS_MAX,
             call_timeout: Duration::from_secs(2),
             stall_min: self.setup.timing.heartbeat_interval,
         };
@@ -226,6 +227,8 @@ impl World {
             origins: BTreeMap::new(),
             streams: Vec::new(),
             steps: 0,
+            feed: crate::watch::ring(&mut self.random),
+            saving: false,
         })
     }
 

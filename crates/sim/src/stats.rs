@@ -33,6 +33,8 @@ pub struct Stats {
     pub worlds: BTreeMap<&'static str, u64>,
     /// How often each checker looked.
     pub checks: BTreeMap<&'static str, u64>,
+    /// How often each row of the contract's table was met, by its place there.
+    pub rows: BTreeMap<usize, u64>,
     /// How often each kind of fault struck.
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -69,6 +71,9 @@ impl AddAssign<&Stats> for Stats {
         }
         for (kind, count) in &other.checks {
             *self.checks.entry(kind).or_default() += count;
+        }
+        for (row, count) in &other.rows {
+            *self.rows.entry(*row).or_default() += count;
         }
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;

@@ -190,6 +190,7 @@ impl World {
                         .applied();
                     let verdict = self.checkers.reads.on_answer(server, floor, index, index);
                     self.judge(verdict);
+                    self.read_key(server, caller, operation);
                     self.answer_caller(server, caller, operation, Response::ReadAt { index });
                     return;
                 }
@@ -461,6 +462,7 @@ impl World {
                 if let Response::ReadAt { index } = response {
                     let verdict = self.checkers.reads.on_answer(server, floor, index, applied);
                     self.judge(verdict);
+                    self.read_key(server, caller, operation);
                 }
                 self.answer_caller(server, caller, operation, response);
             }

@@ -112,7 +112,14 @@ impl World {
             running.mirror.purge(through.index);
         }
         let mut records = Vec::with_capacity(entries.len());
+        let leads = running.replica.role() == quorate_consensus::Role::Leader;
+        let leads = leads.then(|| running.replica.term());
         for entry in &entries {
+            if leads == Some(entry.term) {
+                self.checkers.ends.on_appended(self.now, entry.index, entry.term);
+            }
+            let running = self.servers[server].running.as_deref_mut();
+            let running = running.expect("it is running");
             let bytes = encode_entry(entry);
             running
                 .mirror
@@ -123,6 +130,7 @@ impl World {
                 bytes: bytes.into(),
             });
         }
+        let running = self.running(server).expect("it is running");
         running.writer.waiting.push_back(Encoded {
             seq,
             vote: hard_state.map(|hard| Vote {

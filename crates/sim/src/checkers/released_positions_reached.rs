@@ -1,10 +1,11 @@
-//! Under the freshest policy no holder is activated behind the position at which the tenure before was released (protocol,
-//! section 4).
+//! Under the freshest policy, and wherever the elected contender has to prepare, no holder is activated behind the position at which
+//! the tenure before was released (protocol, section 4).
 
 use std::collections::BTreeMap;
 
 use quorate_coord::{
-    DirectiveKind, ElectionPolicy, Event, GroupKey, Position, SessionKey, State, TenureKey,
+    Cause, DirectiveKind, ElectionPolicy, Event, GroupKey, Phase, Position, SessionKey, State,
+    TenureKey,
 };
 use quorate_replica::AppliedEntry;
 
@@ -17,6 +18,8 @@ pub struct Positions {
     reached: BTreeMap<(GroupKey, SessionKey), Position>,
     /// How many activations were looked at.
     pub checked: u64,
+    /// How many of them had to prepare first.
+    pub prepared: u64,
 }
 
 impl Positions {
@@ -31,7 +34,17 @@ impl Positions {
     /// # Errors
     /// A holder was activated behind the released position.
     pub fn on_committed(&mut self, entry: &AppliedEntry, state: &State) -> Verdict {
+        let mut readied = None;
         for (at, event) in entry.events.iter().enumerate() {
+            if let Event::Transition {
+                to: Phase::Active,
+                cause: Cause::Ready,
+                tenure,
+                ..
+            } = event
+            {
+                readied = Some(tenure.key.clone());
+            }
             let Event::Directive { session, directive } = event else {
                 continue;
             };
@@ -45,15 +58,20 @@ impl Positions {
             let Some(released) = predecessor.position else {
                 continue;
             };
+            // Whoever had to prepare was refused until it got so far, whatever the policy.
+            if readied.as_ref() == Some(&directive.tenure) {
+                self.prepared += 1;
+                self.on_activated(&directive.tenure, *session, released)?;
+                continue;
+            }
             // Deadlines fire before the entry's own command: the policy that it sets did not hold yet.
             let sets_policy = |event: &Event| matches!(event, Event::GroupUpdated { group } if *group == directive.tenure.group);
             if entry.events[at..].iter().any(sets_policy) {
                 continue;
             }
-            // Nor did one that a later entry of the same batch set.
-            let group = state.group(&directive.tenure.group.name).filter(|group| {
-                group.key == directive.tenure.group && group.spec_revision <= entry.revision
-            });
+            let group = state
+                .group(&directive.tenure.group.name)
+                .filter(|group| group.key == directive.tenure.group);
             if !group
                 .is_some_and(|group| matches!(group.spec.policy, ElectionPolicy::Freshest { .. }))
             {
