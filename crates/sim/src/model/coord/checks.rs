@@ -158,6 +158,9 @@ impl Coord {
                 }
                 Event::SessionEnded { session, .. } => {
                     ended.insert(session.id);
+                    for ghost in &mut ghosts {
+                        ghost.reported.remove(&session.id.0);
+                    }
                     ensure(
                         ghosts.iter().all(|ghost| ghost.believes != Some(*session)),
                         || format!("{session:?} ended, and may still believe to lead"),
@@ -262,7 +265,8 @@ impl Coord {
                             ghost.believes = None;
                         }
                         Report::Polled { position } | Report::Ready { position }
-                            if matches!(applied.outcome, Ok(Reply::Done { .. })) =>
+                            if matches!(applied.outcome, Ok(Reply::Done { .. }))
+                                && group.is_some_and(counts_positions) =>
                         {
                             ghost.reported.insert(session.id.0, position.0);
                         }
@@ -628,6 +632,11 @@ impl Coord {
 fn stored(state: &State) -> Result<State, String> {
     let bytes = postcard::to_allocvec(state).map_err(|error| error.to_string())?;
     postcard::from_bytes(&bytes).map_err(|error| format!("a state cannot be loaded: {error}"))
+}
+
+/// Whether positions decide anything in the group.
+fn counts_positions(group: &Group) -> bool {
+    group.is_freshest() || group.spec.readiness
 }
 
 /// Whether a session takes part in a group in any way.
