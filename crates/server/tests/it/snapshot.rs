@@ -44,7 +44,7 @@ async fn a_lagging_member_is_sent_a_snapshot_and_starts_from_it_again() {
     let (again, same) = cluster.server(away).digest();
     assert!(again > applied || same == digest);
 
-    // So do all, from snapshot and log.
+    // So do all, from snapshot and log. Until each is where it was, they may agree on less.
     for at in 0..3 {
         cluster.kill(at);
     }
@@ -52,6 +52,9 @@ async fn a_lagging_member_is_sent_a_snapshot_and_starts_from_it_again() {
         cluster.restart(at);
     }
     cluster.leader().await;
+    for at in 0..3 {
+        cluster.server(at).wait_applied(again).await;
+    }
     cluster.converge().await;
     let status = cluster.client(0).await.status(TIMEOUT).await.unwrap();
     assert_eq!(
