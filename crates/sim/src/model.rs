@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use self::explorer::Report;
 
+pub mod consensus;
 pub mod coord;
 pub mod explorer;
 pub mod liveness;

@@ -9,7 +9,10 @@ use quorate_sim::model::explorer::Report;
 type Suite = fn(bool) -> Vec<Report>;
 
 /// The models by name, one line each.
-const SUITES: &[(&str, Suite)] = &[("coord", model::coord::sizes::run)];
+const SUITES: &[(&str, Suite)] = &[
+    ("coord", model::coord::sizes::run),
+    ("consensus", model::consensus::sizes::run),
+];
 
 const USAGE: &str = "\
 usage: quorate-model [coord|consensus|all] [--deep]
