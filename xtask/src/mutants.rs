@@ -178,42 +178,40 @@ impl<'a> Bench<'a> {
     /// Shows that what is to be mutated is sound; says what was run.
     fn prove_clean(&mut self, mutants: &[Mutant]) -> anyhow::Result<Vec<String>> {
         let mut proven = Vec::new();
-        let uses = |detector| mutants.iter().any(|mutant| mutant.detector == detector);
-        if uses(Detector::Simulator) {
+        let mut ways: Vec<_> = mutants
+            .iter()
+            .map(|mutant| (mutant.detector, mutant.args.clone()))
+            .collect();
+        ways.sort();
+        ways.dedup();
+        if ways
+            .iter()
+            .any(|(detector, _)| *detector == Detector::Simulator)
+        {
             eprintln!("building the unmutated simulator");
             let built = detect::build_simulator(&self.tree)?
                 .map_err(|why| anyhow::anyhow!("the unmutated copy does not build:\n{why}"))?;
             std::fs::copy(&built, &self.clean)
                 .with_context(|| format!("copy `{}`", built.display()))?;
-            let mut ways: Vec<_> = mutants
-                .iter()
-                .filter(|mutant| mutant.detector == Detector::Simulator)
-                .map(|mutant| mutant.args.clone())
-                .collect();
-            ways.sort();
-            ways.dedup();
-            for args in ways {
-                let simulator = Simulator {
-                    binary: &self.clean,
-                    seeds: 0..CLEAN_SEEDS.min(self.options.seeds),
-                    jobs: self.options.jobs,
-                    args: &args,
-                };
-                eprintln!("unmutated: {}", simulator.shown());
-                match simulator.run()? {
-                    Found::Nothing => proven.push(simulator.shown()),
-                    found => bail!("the unmutated simulator fails: {found:?}"),
-                }
-            }
         }
-        for detector in [Detector::Model, Detector::Storage] {
-            if uses(detector) {
-                let command = detect::command_of(detector);
+        for (detector, args) in ways {
+            let simulator = Simulator {
+                binary: &self.clean,
+                seeds: 0..CLEAN_SEEDS.min(self.options.seeds),
+                jobs: self.options.jobs,
+                args: &args,
+            };
+            let (command, found) = if detector == Detector::Simulator {
+                eprintln!("unmutated: {}", simulator.shown());
+                (simulator.shown(), Ok(simulator.run()?))
+            } else {
+                let command = detect::command_of(detector, &args);
                 eprintln!("unmutated: {command}");
-                match detect::run_other(&self.tree, detector)? {
-                    Ok(Found::Nothing) => proven.push(command),
-                    found => bail!("the unmutated copy fails: {found:?}"),
-                }
+                (command, detect::run_other(&self.tree, detector, &args)?)
+            };
+            match found {
+                Ok(Found::Nothing) => proven.push(command),
+                found => bail!("the unmutated copy fails `{command}`: {found:?}"),
             }
         }
         Ok(proven)
@@ -252,7 +250,7 @@ impl<'a> Bench<'a> {
                     .run()?)
                 }
             },
-            detector => detect::run_other(&self.tree, detector)?,
+            detector => detect::run_other(&self.tree, detector, &mutant.args)?,
         };
         outcome.ran = began.elapsed().saturating_sub(outcome.build);
         outcome.verdict = match found {

@@ -70,36 +70,41 @@ fn cargo_build(tree: &Tree, arguments: &[&str]) -> anyhow::Result<Built<()>> {
 }
 
 /// What a detector other than the simulator runs, for people.
-pub(crate) fn command_of(detector: Detector) -> String {
-    match detector {
-        Detector::Simulator => "quorate-sim".to_owned(),
-        Detector::Model => "quorate-model".to_owned(),
-        Detector::Storage => "cargo test -p quorate-storage --lib".to_owned(),
-    }
+pub(crate) fn command_of(detector: Detector, args: &[String]) -> String {
+    let program = match detector {
+        Detector::Simulator => "quorate-sim",
+        Detector::Model => "quorate-model",
+        Detector::Storage => "cargo test -p quorate-storage --lib",
+    };
+    std::iter::once(program)
+        .chain(args.iter().map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Builds and runs a detector other than the simulator.
-pub(crate) fn run_other(tree: &Tree, detector: Detector) -> anyhow::Result<Built<Found>> {
+pub(crate) fn run_other(
+    tree: &Tree,
+    detector: Detector,
+    args: &[String],
+) -> anyhow::Result<Built<Found>> {
     match detector {
         Detector::Simulator => unreachable!("the simulator is run over seeds"),
         Detector::Model => {
-            let built = cargo_build(
-                tree,
-                &["build", "-p", "quorate-sim", "--bin", "quorate-model"],
-            )?;
-            if let Err(why) = built {
+            let build = ["build", "-p", "quorate-sim", "--bin", "quorate-model"];
+            if let Err(why) = cargo_build(tree, &build)? {
                 return Ok(Err(why));
             }
             let mut command = Command::new(tree.target.join("mutants/quorate-model"));
+            command.args(args);
             watch(&mut command, violated_invariant).map(Ok)
         }
         Detector::Storage => {
-            let built = cargo_build(tree, &["test", "-p", "quorate-storage", "--lib", "--no-run"])?;
-            if let Err(why) = built {
+            let test = ["test", "-p", "quorate-storage", "--lib"];
+            if let Err(why) = cargo_build(tree, &[&test[..], &["--no-run"]].concat())? {
                 return Ok(Err(why));
             }
-            let mut command = cargo(tree, &["test", "-p", "quorate-storage", "--lib"]);
-            watch(&mut command, failed_test).map(Ok)
+            watch(&mut cargo(tree, &test), failed_test).map(Ok)
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::workspace;
 const SIMULATOR_MIN: usize = 25;
 
 /// Who is to notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Detector {
     /// `quorate-sim` over seeds.
@@ -58,7 +58,7 @@ pub(crate) struct Mutant {
     /// Who is to notice.
     #[serde(default)]
     pub(crate) detector: Detector,
-    /// Further arguments of the simulator, for a rare situation.
+    /// Further arguments of the detector: for a rare situation, or to ask for less.
     #[serde(default)]
     pub(crate) args: Vec<String>,
     /// Whether it belongs to the quick subset.

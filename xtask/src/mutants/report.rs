@@ -209,12 +209,12 @@ pub(crate) fn print_list(mutants: &[Mutant]) {
             Detector::Simulator => mutant.expect.join(", "),
             other => format!(
                 "{}, {}",
-                super::detect::command_of(other),
+                super::detect::command_of(other, &mutant.args),
                 mutant.expect.join(", ")
             ),
         };
         println!("    expected  {expect}");
-        if !mutant.args.is_empty() {
+        if mutant.detector == Detector::Simulator && !mutant.args.is_empty() {
             println!("    run with  {}", mutant.args.join(" "));
         }
     }
