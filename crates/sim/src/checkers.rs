@@ -24,6 +24,7 @@ pub mod exactly_once;
 pub mod keys_are_linearizable;
 pub mod lifecycle_follows_table;
 pub mod logs_agree;
+pub mod polls_are_answered;
 pub mod reads_are_linearizable;
 pub mod released_positions_reached;
 pub mod sessions_end_in_time;
@@ -85,6 +86,8 @@ pub struct Checkers {
     pub changes: changes_hands_bounded::Changes,
     /// Exactly-once retries.
     pub once: exactly_once::Once,
+    /// Elections by position.
+    pub polls: polls_are_answered::Polls,
     /// Handovers from the released position.
     pub positions: released_positions_reached::Positions,
     /// Guarantees 2 and 5: the state of the whole log.
@@ -141,6 +144,7 @@ impl Checkers {
             self.changes.on_committed(now, entry, state),
             self.deposals.on_committed(entry, state),
             self.positions.on_committed(entry, state),
+            self.polls.on_committed(entry, state),
         ];
         verdicts
             .into_iter()
@@ -183,6 +187,7 @@ impl Checkers {
             ("keys_are_linearizable: never known", self.keys.unknown),
             ("lifecycle_follows_table", self.lifecycle.checked),
             ("logs_agree", self.log.last().0),
+            ("polls_are_answered", self.polls.checked),
             ("reads_are_linearizable", self.reads.checked),
             ("released_positions_reached", self.positions.checked),
             (

@@ -36,6 +36,9 @@ impl World {
         self.checkers
             .positions
             .on_reached(&key.group, session, reached);
+        if reaction == Reaction::Polled {
+            self.checkers.polls.on_answering(&key, session);
+        }
         let position = if lies { Position(whole) } else { reached };
         let report = match reaction {
             Reaction::Polled => Report::Polled { position },
