@@ -1,24 +1,26 @@
 //! Published versions of the state, and the ring of what led from one to the next.
 //!
 //! Owns: what reads and streams see. They never block apply: a reader holds a version, a stream a place in the ring, and who falls
-//! out of the ring starts over from a version (ADR published-versions).
+//! out of the ring starts over from a version (ADR published-versions). The ring itself is the replica crate's [`Feed`], so that
+//! the simulator runs it too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use arc_swap::ArcSwap;
 use quorate_coord::{Directive, Event, GroupKey, SessionKey, State};
-use quorate_replica::{AppliedEntry, Published};
+use quorate_replica::{AppliedEntry, Feed, FeedLimits, Next, Place, Published};
 use quorate_types::{LogIndex, Revision};
 use quorate_wire::api::GroupState;
 use tokio::sync::watch;
 
 use crate::api::deltas::{self, Delta};
 
-/// Events kept for streams that are a little behind.
-const RING_EVENTS_MAX: usize = 262_144;
-/// Batches kept, however few events they hold.
-const RING_BATCHES_MAX: usize = 16_384;
+/// What is kept for streams that are a little behind.
+const RING: FeedLimits = FeedLimits {
+    events_max: 262_144,
+    batches_max: 16_384,
+};
 
 /// One version: immutable.
 pub(crate) struct Version {
@@ -39,34 +41,13 @@ pub(crate) struct Batch {
     deltas: OnceLock<Vec<Delta>>,
 }
 
-/// A place in the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place(u64);
-
-/// What a stream finds at its place.
-pub(crate) enum Next {
-    /// The batch there; its new place is the next.
-    Batch(Arc<Batch>),
-    /// Nothing yet.
-    Pending,
-    /// What was there is gone: take a new version and start over from it.
-    Lagged,
-}
-
-struct Ring {
-    batches: VecDeque<Arc<Batch>>,
-    /// The place of the first batch.
-    first: u64,
-    events: usize,
-}
-
 /// Publishes versions.
 ///
 /// # Invariants
 /// - A version and the ring change together under the ring's lock, so that a stream that takes both misses nothing.
 pub(crate) struct Publisher {
     version: ArcSwap<Version>,
-    ring: Mutex<Ring>,
+    ring: Mutex<Feed<Arc<Batch>>>,
     applied: watch::Sender<(LogIndex, Revision)>,
 }
 
@@ -76,16 +57,12 @@ impl Publisher {
         let revision = state.revision();
         Self {
             version: ArcSwap::from_pointee(Version { state, applied }),
-            ring: Mutex::new(Ring {
-                batches: VecDeque::new(),
-                first: 0,
-                events: 0,
-            }),
+            ring: Mutex::new(Feed::new(RING)),
             applied: watch::Sender::new((applied, revision)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring> {
+    fn lock(&self) -> MutexGuard<'_, Feed<Arc<Batch>>> {
         self.ring.lock().expect("no holder of this lock panics")
     }
 
@@ -97,22 +74,12 @@ impl Publisher {
     /// The newest version, and the place right after it.
     pub(crate) fn subscribe(&self) -> (Arc<Version>, Place) {
         let ring = self.lock();
-        (
-            self.version.load_full(),
-            Place(ring.first + ring.batches.len() as u64),
-        )
+        (self.version.load_full(), ring.end())
     }
 
     /// What is at a place.
-    pub(crate) fn at(&self, place: Place) -> Next {
-        let ring = self.lock();
-        if place.0 < ring.first {
-            return Next::Lagged;
-        }
-        let offset = usize::try_from(place.0 - ring.first).expect("the ring is short");
-        ring.batches
-            .get(offset)
-            .map_or(Next::Pending, |batch| Next::Batch(Arc::clone(batch)))
+    pub(crate) fn at(&self, place: Place) -> Next<Arc<Batch>> {
+        self.lock().at(place)
     }
 
     /// Waits until a place is no longer pending. `changes` comes from [`changes`](Self::changes).
@@ -126,7 +93,7 @@ impl Publisher {
             changes.borrow_and_update();
             match self.at(*place) {
                 Next::Batch(batch) => {
-                    place.0 += 1;
+                    *place = place.next();
                     return Some(batch);
                 }
                 Next::Lagged => return None,
@@ -163,7 +130,10 @@ impl Publisher {
                 applied,
             }));
             match batch {
-                Some(batch) => ring.push(batch),
+                Some(batch) => {
+                    let events = batch.events;
+                    ring.push(batch, events);
+                }
                 // What led here is not known: every place before becomes `Lagged`.
                 None => ring.reset(),
             }
@@ -217,28 +187,6 @@ impl Batch {
     }
 }
 
-impl Ring {
-    fn push(&mut self, batch: Arc<Batch>) {
-        self.events += batch.events;
-        self.batches.push_back(batch);
-        // The newest stays whatever its size: it is shared, and streams take it right away.
-        while self.batches.len() > 1
-            && (self.events > RING_EVENTS_MAX || self.batches.len() > RING_BATCHES_MAX)
-        {
-            let dropped = self.batches.pop_front().expect("more than one is kept");
-            self.events -= dropped.events;
-            self.first += 1;
-        }
-    }
-
-    fn reset(&mut self) {
-        // One place more than the batches: a stream right at the end must start over, too.
-        self.first += self.batches.len() as u64 + 1;
-        self.batches.clear();
-        self.events = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use quorate_types::{ClusterTime, Term, TraceId};
@@ -285,16 +233,12 @@ mod tests {
             id: quorate_types::SessionId(1),
             created: Revision(1),
         };
-        let many = vec![Event::SessionRevoked { session }; RING_EVENTS_MAX / 2 + 1];
+        let many = vec![Event::SessionRevoked { session }; RING.events_max / 2 + 1];
         publisher.publish(applied(1, many.clone()));
         assert!(matches!(publisher.at(place), Next::Batch(_)));
         publisher.publish(applied(2, many));
         assert!(matches!(publisher.at(place), Next::Lagged));
         let (_, end) = publisher.subscribe();
-        assert!(
-            matches!(publisher.at(Place(end.0 - 1)), Next::Batch(_)),
-            "the newest is kept whatever its size"
-        );
         publisher.publish(Published {
             reset: true,
             ..applied(9, Vec::new())
