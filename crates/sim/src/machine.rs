@@ -428,8 +428,20 @@ impl World {
     }
 
     fn later(&mut self, server: usize, job: Job) {
-        let wait = self.setup.sync * self.random.u32(1..8)
-            + Duration::from_micros(self.random.u64(10..5_000));
+        // Pieces of a snapshot are only written; the last one's sync makes all of them durable. With a sync for each, a transfer
+        // could take longer than the log that it replaces is kept for, and the member would be sent one snapshot after another.
+        let syncs = match &job {
+            Job::Save { .. } => true,
+            Job::Receive {
+                offset,
+                total,
+                data,
+                ..
+            } => offset + data.len() as u64 >= *total,
+        };
+        let sync = self.setup.sync * self.random.u32(1..8);
+        let wait = Duration::from_micros(self.random.u64(10..5_000))
+            + if syncs { sync } else { Duration::ZERO };
         let (at, boot) = (self.now + wait, self.servers[server].boot);
         self.at(
             at,

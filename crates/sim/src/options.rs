@@ -58,7 +58,8 @@ usage: quorate-sim (--seed N | --seeds A..B) [options]
   --failures-max N  stop at so many failures (default 20)
   --json            print one JSON object instead of text
   --shrink          of the first failure, take away what it does not need
-  --trace           print everything that happens, in order
+  --trace           print everything that happens, in order: when, who (s: server, n: node, c: caller), what;
+                    faults name servers by their place, so that server 0 is s1
   --trace-file F    print it to a file
 
 of one seed's world, leave out:
