@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         );
     }
     if options.writes_seeds {
-        return place.cargo(&["run", "--example", "seed_corpus"]);
+        return place.write_seeds();
     }
     let wanted: Vec<String> = match &options.target {
         Some(target) => vec![target.clone()],
@@ -204,6 +204,21 @@ impl Place {
         let status = command.status().context("start cargo")?;
         if !status.success() {
             bail!("cargo {} failed ({status})", words.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Without counters: only libFuzzer's own main, which a target has and an example has not, defines what they call.
+    fn write_seeds(&self) -> anyhow::Result<()> {
+        let status = Command::new("cargo")
+            .args(["run", "--locked", "--example", "seed_corpus"])
+            .arg("--target-dir")
+            .arg(self.built.join("seeds"))
+            .current_dir(&self.fuzz)
+            .status()
+            .context("start cargo")?;
+        if !status.success() {
+            bail!("writing the seeds failed ({status})");
         }
         Ok(())
     }

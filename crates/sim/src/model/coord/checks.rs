@@ -103,7 +103,7 @@ impl Coord {
             .wrapping_add(after.cluster_time().0)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             >> 60;
-        if mix % 4 != 0 {
+        if !mix.is_multiple_of(4) {
             return Ok(());
         }
         let twin = if mix == 0 {
