@@ -21,6 +21,9 @@ mod partitions;
 mod storage;
 mod tenures;
 
+/// Something that must have happened: what it is, how often it did, how often at least it must.
+pub type Shown = (&'static str, u64, RangeFrom<u64>);
+
 /// One scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -30,8 +33,8 @@ pub struct Scenario {
     pub rule: &'static str,
     /// Its world.
     pub setup: fn() -> Setup,
-    /// What must have happened, over all seeds: what it is, how often, and how often at least.
-    pub shows: fn(&Stats) -> Vec<(&'static str, u64, RangeFrom<u64>)>,
+    /// What must have happened, over all seeds.
+    pub shows: fn(&Stats) -> Vec<Shown>,
 }
 
 /// All of them.

@@ -163,7 +163,7 @@ impl Setup {
             0 => Clocks::BeyondBound,
             _ => Clocks::WithinBound,
         };
-        let operations_min = u64::try_from(faulty_for.as_secs()).expect("short") * 15 + 50;
+        let operations_min = faulty_for.as_secs() * 15 + 50;
         let mut setup = Self {
             replicas,
             nodes,
