@@ -248,6 +248,11 @@ impl<D: Disk> FileLog<D> {
             chain: replay.chain,
             summary: replay.summary,
         };
+        // Else the segment that is about to be started would be refused at the next opening.
+        header.check().map_err(|what| {
+            let newest = segment::file_name(last.expect("there is at least one segment"));
+            StorageError::rotten(&newest, 0, what)
+        })?;
         let mut log = Self::start(disk, options, closed, header)?;
         log.remove_obsolete()?;
         let recovered = Recovered {

@@ -128,7 +128,7 @@ impl Header {
     }
 
     /// What no header of ours says, whatever its checksum: the arithmetic below relies on it.
-    fn check(&self) -> Result<(), &'static str> {
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         let summary = &self.summary;
         if self.segment > COUNTER_MAX || self.number > COUNTER_MAX || summary.next.0 > COUNTER_MAX {
             return Err("the segment's header counts further than any log gets");
