@@ -1,7 +1,8 @@
 //! Compiles `proto/` in pure Rust: no `protoc` is needed to build.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    // Asked when it runs, not when it is compiled: a target directory may outlive the checkout that filled it.
+    let root = format!("{}/../../proto", std::env::var("CARGO_MANIFEST_DIR")?);
     println!("cargo::rerun-if-changed={root}");
     let files = protox::compile(["quorate/v1/service.proto"], [root])?;
     // The comments are for readers of the protos; rustdoc would run their indented parts as tests.
