@@ -185,10 +185,11 @@ impl Setup {
                 random.u64(60..400)
             },
             snapshot_retain: if random.bool() { 0 } else { random.u64(0..200) },
-            chunk_bytes: if random.bool() {
-                random.usize(128..1_024)
-            } else {
-                random.usize(1_024..16_384)
+            // Each piece waits for the one before: over far links small ones would take longer than the calm.
+            chunk_bytes: match (random.bool(), far) {
+                (true, false) => random.usize(256..1_024),
+                (true, true) => random.usize(4_096..16_384),
+                (false, _) => random.usize(4_096..65_536),
             },
             codec_every: random.u64(1..16),
             ttl_ms,

@@ -276,7 +276,8 @@ fn draw(random: &mut fastrand::Rng, setup: &Setup, kind: Kind) -> Fault {
         Kind::MassReconnect => Fault::MassReconnect,
         Kind::LateDirectives => Fault::LateDirectives {
             server,
-            by: spread(random, 10, 3_000),
+            // Past any TTL, sometimes: what a holder is told then comes after its tenure was waited out.
+            by: spread(random, 10, 6_000),
             lasts: outage,
         },
         Kind::Burst => Fault::Burst {
