@@ -10,7 +10,7 @@
 //! Judged by the order of the log, not by waiting: where nothing commits, nothing is late. That the end is not early is
 //! `sessions_never_expire_early`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_coord::{Event, SessionKey};
@@ -38,6 +38,8 @@ struct Life {
     heard: BTreeMap<Term, (Moment, Duration)>,
     /// The newest that any server took in.
     queued: Moment,
+    /// The leaders that may have found one waiting when they began to serve.
+    waited: BTreeSet<Term>,
     revoked: Option<Moment>,
     /// Since when it is late under a leader.
     late: Option<(Term, Moment)>,
@@ -83,8 +85,21 @@ impl Ends {
 
     /// A leader applied an entry of its own term: from the first on, it serves.
     pub fn on_serving(&mut self, now: Moment, term: Term) {
-        if let Some(leader) = self.leaders.get_mut(&term) {
-            leader.serving.get_or_insert(now);
+        let Some(leader) = self.leaders.get_mut(&term) else {
+            return;
+        };
+        if leader.serving.is_some() {
+            return;
+        }
+        leader.serving = Some(now);
+        let waits_at_most = QUEUED_MAX + now.since(leader.elected);
+        for life in self.lives.values_mut() {
+            if now.since(life.queued) <= waits_at_most {
+                life.waited.insert(term);
+                if life.waited.len() > LEADERS_MAX {
+                    life.waited.pop_first();
+                }
+            }
         }
     }
 
@@ -135,6 +150,7 @@ impl Ends {
                         opened: now,
                         heard: BTreeMap::new(),
                         queued: Moment::default(),
+                        waited: BTreeSet::new(),
                         revoked: None,
                         late: None,
                     };
@@ -201,9 +217,11 @@ fn due(
         return revoked.max(serving) + ttl;
     }
     // What waited until the leader served was taken in then.
-    let waits_at_most = QUEUED_MAX + serving.since(leader.elected);
-    let waited = life.queued <= serving && serving.since(life.queued) <= waits_at_most;
-    let since = if waited { serving } else { leader.elected };
+    let since = if life.waited.contains(&term) {
+        serving
+    } else {
+        leader.elected
+    };
     let (mut since, mut before) = (since.max(life.opened), leader.stalls);
     if let Some((at, stalls)) = life.heard.get(&term).filter(|(at, _)| *at >= since) {
         (since, before) = (*at, *stalls);
