@@ -171,11 +171,7 @@ mod tests {
         feed.push('e', 9);
         assert_eq!(feed.kept(), (2, 10));
         feed.push('f', 11);
-        assert_eq!(
-            feed.kept(),
-            (1, 11),
-            "the newest is kept whatever its size"
-        );
+        assert_eq!(feed.kept(), (1, 11), "the newest is kept whatever its size");
         feed.check_invariants();
     }
 

@@ -78,7 +78,11 @@ impl World {
             in_flight.max().unwrap_or(0),
             APPENDS_IN_FLIGHT_MAX as u64,
         );
-        count("messages that wait for a sync", running.held.len() as u64, HELD_MAX);
+        count(
+            "messages that wait for a sync",
+            running.held.len() as u64,
+            HELD_MAX,
+        );
         let snapshot = consensus.snapshot().last.index;
         let applied = replica.applied();
         if !running.saving {
@@ -102,7 +106,10 @@ impl World {
             );
         }
         running.feed.check_invariants();
-        if running.steps.is_multiple_of(LOOK_EVERY * LOOK_AT_GROUPS_EVERY) {
+        if running
+            .steps
+            .is_multiple_of(LOOK_EVERY * LOOK_AT_GROUPS_EVERY)
+        {
             let groups = replica.state().groups();
             let (mut past, mut cooling) = (0, 0);
             for group in groups {
@@ -122,7 +129,8 @@ impl World {
             return;
         };
         let consensus = running.replica.consensus();
-        let kept = (consensus.snapshot().last.index.0 + 1).saturating_sub(consensus.first_index().0);
+        let kept =
+            (consensus.snapshot().last.index.0 + 1).saturating_sub(consensus.first_index().0);
         let look = Look {
             counts: vec![(
                 "entries kept before a snapshot",

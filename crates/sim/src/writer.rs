@@ -116,7 +116,9 @@ impl World {
         let leads = leads.then(|| running.replica.term());
         for entry in &entries {
             if leads == Some(entry.term) {
-                self.checkers.ends.on_appended(self.now, entry.index, entry.term);
+                self.checkers
+                    .ends
+                    .on_appended(self.now, entry.index, entry.term);
             }
             let running = self.servers[server].running.as_deref_mut();
             let running = running.expect("it is running");
