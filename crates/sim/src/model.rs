@@ -12,6 +12,23 @@ pub mod coord;
 pub mod explorer;
 pub mod liveness;
 
+/// Which sizes of a model to run.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The big ones too.
+    pub is_deep: bool,
+    /// Only those whose name holds this.
+    pub only: Option<String>,
+}
+
+impl Wanted {
+    /// Whether a size of this name is meant.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+}
+
 /// The reports as a table, with the invariants and how often each was looked at below.
 #[must_use]
 pub fn table(reports: &[Report]) -> String {

@@ -118,9 +118,16 @@ pub(crate) struct Simulator<'a> {
 }
 
 impl Simulator<'_> {
+    /// The named scenario that is run instead of seeds' worlds.
+    fn scenario(&self) -> Option<&str> {
+        let mut arguments = self.args.iter();
+        arguments.find(|argument| *argument == "--scenario")?;
+        arguments.next().map(String::as_str)
+    }
+
     fn arguments(&self) -> Vec<String> {
         let mut arguments = self.args.to_vec();
-        if !arguments.iter().any(|argument| argument == "--scenario") {
+        if self.scenario().is_none() {
             arguments.push("--seeds".to_owned());
             arguments.push(format!("{}..{}", self.seeds.start, self.seeds.end));
         }
@@ -138,7 +145,17 @@ impl Simulator<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Found> {
         let mut command = Command::new(self.binary);
         command.args(self.arguments());
-        watch(&mut command, first_failed_seed)
+        let found = watch(&mut command, |printed| {
+            first_failed_seed(printed).or_else(|| failed_scenario(printed))
+        })?;
+        Ok(match (found, self.scenario()) {
+            (Found::Failure { by, seed, what }, Some(name)) => Found::Failure {
+                by: format!("{by} in {name}"),
+                seed,
+                what,
+            },
+            (found, _) => found,
+        })
     }
 }
 
@@ -199,6 +216,29 @@ fn first_failed_seed(printed: &str) -> Option<Found> {
     })
 }
 
+/// The first line `FAILED seed N: checker: what` of `quorate-sim --scenario`, or `FAILED: what` where the story did not happen.
+fn failed_scenario(printed: &str) -> Option<Found> {
+    let line = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("FAILED"))?;
+    let Some((seed, failure)) = line
+        .strip_prefix(" seed ")
+        .and_then(|line| line.split_once(": "))
+    else {
+        return Some(Found::Failure {
+            by: "story".to_owned(),
+            seed: None,
+            what: line.trim_start_matches(": ").to_owned(),
+        });
+    };
+    let (by, what) = failure.split_once(": ").unwrap_or((failure, ""));
+    Some(Found::Failure {
+        by: by.to_owned(),
+        seed: seed.parse().ok(),
+        what: what.to_owned(),
+    })
+}
+
 /// The first line `VIOLATED in model: invariant: what` of `quorate-model`.
 fn violated_invariant(printed: &str) -> Option<Found> {
     let line = printed
@@ -237,6 +277,17 @@ mod tests {
         };
         assert_eq!(first_failed_seed(printed), Some(expected));
         assert_eq!(first_failed_seed(r#"{"failures":[]}"#), None);
+        let printed = "late-directive               late 36\nFAILED seed 7: logs_agree: server 2: it differs\n  guarantee: 1\n";
+        let expected = Found::Failure {
+            by: "logs_agree".to_owned(),
+            seed: Some(7),
+            what: "server 2: it differs".to_owned(),
+        };
+        assert_eq!(failed_scenario(printed), Some(expected));
+        assert_eq!(
+            failed_scenario("late-directive               late 36\n"),
+            None
+        );
         assert!(failed_test("running 2 tests\ntest log::tests::torn ... FAILED").is_some());
         assert!(failed_test("test log::tests::torn ... ok").is_none());
     }

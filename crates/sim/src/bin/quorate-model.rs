@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use quorate_sim::model;
 use quorate_sim::model::explorer::Report;
+use quorate_sim::model::{self, Wanted};
 
-/// Runs all sizes of a model; `true` asks for the big ones too.
-type Suite = fn(bool) -> Vec<Report>;
+/// Runs the wanted sizes of a model.
+type Suite = fn(&Wanted) -> Vec<Report>;
 
 /// The models by name, one line each.
 const SUITES: &[(&str, Suite)] = &[
@@ -15,19 +15,28 @@ const SUITES: &[(&str, Suite)] = &[
 ];
 
 const USAGE: &str = "\
-usage: quorate-model [coord|consensus|all] [--deep]
+usage: quorate-model [coord|consensus|all] [--deep] [--size TEXT]
 
 Explores every state of small sizes of the shipping state machine (coord) and of the backbone's elections (consensus).
-  --deep   bigger sizes too: minutes, and gigabytes of memory
+  --deep       bigger sizes too: minutes, and gigabytes of memory
+  --size TEXT  only the sizes whose name holds the text
 
 Exit code 1 where an invariant is violated; the shortest trace is printed.";
 
 fn main() -> ExitCode {
-    let mut is_deep = false;
+    let mut sizes = Wanted::default();
     let mut wanted = None;
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--deep" => is_deep = true,
+            "--deep" => sizes.is_deep = true,
+            "--size" => match arguments.next() {
+                Some(text) => sizes.only = Some(text),
+                None => {
+                    eprintln!("quorate-model: --size needs a text\n\n{USAGE}");
+                    return ExitCode::from(2);
+                }
+            },
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return ExitCode::SUCCESS;
@@ -45,8 +54,12 @@ fn main() -> ExitCode {
     let mut reports = Vec::new();
     for (name, run) in SUITES {
         if wanted == "all" || wanted == *name {
-            reports.extend(run(is_deep));
+            reports.extend(run(&sizes));
         }
+    }
+    if reports.is_empty() {
+        eprintln!("quorate-model: no size has such a name");
+        return ExitCode::from(2);
     }
     print!("{}", model::table(&reports));
     let mut is_clean = true;

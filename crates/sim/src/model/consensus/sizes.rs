@@ -1,6 +1,7 @@
 //! The sizes that are explored. Each gives the surroundings a little of a few things, since everything at once has too many states.
 
 use super::{Elections, Limits, Start};
+use crate::model::Wanted;
 use crate::model::explorer::{Bounds, Report, explore};
 
 /// One size to explore.
@@ -31,11 +32,16 @@ const NOTHING: Limits = Limits {
 
 /// Three voters that start with nothing.
 const fn three(name: &'static str, limits: Limits) -> Size {
+    started(name, Start::Fresh, limits)
+}
+
+/// Three voters.
+const fn started(name: &'static str, start: Start, limits: Limits) -> Size {
     Size {
         name,
         incoming: &[1, 2, 3],
         outgoing: None,
-        start: Start::Fresh,
+        start,
         limits,
     }
 }
@@ -145,28 +151,48 @@ const MEDIUM: &[Size] = &[
             ..NOTHING
         },
     ),
-    Size {
-        name: "consensus: diverged logs, 4 terms",
-        incoming: &[1, 2, 3],
-        outgoing: None,
-        start: Start::Diverged,
-        limits: Limits {
+    started(
+        "consensus: diverged logs, 4 terms",
+        Start::Diverged,
+        Limits {
             term_max: 4,
             ..NOTHING
         },
-    },
-    Size {
-        name: "consensus: diverged logs, heartbeat",
-        incoming: &[1, 2, 3],
-        outgoing: None,
-        start: Start::Diverged,
-        limits: Limits {
+    ),
+    started(
+        "consensus: diverged logs, heartbeat",
+        Start::Diverged,
+        Limits {
             term_max: 3,
             elections: 1,
             heartbeats: 1,
             ..NOTHING
         },
-    },
+    ),
+    started(
+        "consensus: a longer, older log",
+        Start::Longer,
+        Limits {
+            term_max: 4,
+            ..NOTHING
+        },
+    ),
+    started(
+        "consensus: an answer of long ago",
+        Start::Answered,
+        Limits {
+            term_max: 4,
+            ..NOTHING
+        },
+    ),
+    started(
+        "consensus: a late snapshot",
+        Start::Arrived,
+        Limits {
+            term_max: 5,
+            ..NOTHING
+        },
+    ),
 ];
 
 /// What takes a big machine, or an evening.
@@ -245,9 +271,10 @@ pub fn run_small() -> Vec<Report> {
     run_sizes(SMALL.iter())
 }
 
-/// Explores all sizes; the big ones too if `is_deep`.
+/// Explores the sizes that are wanted.
 #[must_use]
-pub fn run(is_deep: bool) -> Vec<Report> {
-    let deep = DEEP.iter().filter(|_| is_deep);
-    run_sizes(SMALL.iter().chain(MEDIUM).chain(deep))
+pub fn run(wanted: &Wanted) -> Vec<Report> {
+    let deep = DEEP.iter().filter(|_| wanted.is_deep);
+    let all = SMALL.iter().chain(MEDIUM).chain(deep);
+    run_sizes(all.filter(|size| wanted.has(size.name)))
 }

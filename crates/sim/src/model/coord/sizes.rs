@@ -9,6 +9,7 @@ use super::actions::class;
 use super::canon::Scale;
 use super::checks::Tally;
 use super::{Allowed, Coord, Promise, TICK_MS};
+use crate::model::Wanted;
 use crate::model::explorer::{Bounds, Report, explore};
 use crate::model::liveness::{Property, check};
 
@@ -248,9 +249,10 @@ pub fn safety(is_deep: bool) -> Vec<(&'static str, Coord)> {
     sizes
 }
 
-/// Explores all of them.
+/// Explores those of them that are wanted.
 #[must_use]
-pub fn run(is_deep: bool) -> Vec<Report> {
+pub fn run(wanted: &Wanted) -> Vec<Report> {
+    let is_deep = wanted.is_deep;
     let bounds = if is_deep {
         Bounds::default()
     } else {
@@ -262,9 +264,11 @@ pub fn run(is_deep: bool) -> Vec<Report> {
     let explored = small()
         .into_iter()
         .chain(safety(is_deep))
-        .map(|(name, size)| explore(&format!("coord: {name}"), &size, bounds));
+        .map(|(name, size)| (format!("coord: {name}"), size))
+        .filter(|(name, _)| wanted.has(name))
+        .map(|(name, size)| explore(&name, &size, bounds));
     let mut reports: Vec<_> = explored.collect();
-    reports.extend(live(is_deep));
+    reports.extend(live(wanted));
     reports
 }
 
@@ -345,16 +349,15 @@ pub fn liveness() -> Vec<(Coord, Property)> {
     ]
 }
 
-/// Explores them with their graphs, and looks for fair cycles.
+/// Explores those that are wanted with their graphs, and looks for fair cycles.
 #[must_use]
-pub fn live(_is_deep: bool) -> Vec<Report> {
+pub fn live(wanted: &Wanted) -> Vec<Report> {
     let mut reports = Vec::new();
     for (at, (size, property)) in liveness().into_iter().enumerate() {
-        reports.push(live_one(
-            &format!("coord: liveness {}", at + 1),
-            &size,
-            property,
-        ));
+        let name = format!("coord: liveness {}", at + 1);
+        if wanted.has(&name) {
+            reports.push(live_one(&name, &size, property));
+        }
     }
     reports
 }
