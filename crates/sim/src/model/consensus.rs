@@ -30,18 +30,19 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use quorate_consensus::{
-    Body, Configuration, Consensus, Entry, HardState, LogPosition, Message, Role, RoundId,
-    SnapshotMeta, VoterSet,
+    Configuration, Consensus, LogPosition, Message, Role, RoundId, SnapshotMeta, VoterSet,
 };
-use quorate_types::{ConfigEpoch, LogIndex, ReplicaId, Term};
+use quorate_types::{ConfigEpoch, ReplicaId};
 
 use self::ghost::{Counts, Ghost, Guarantee};
-use self::server::{DETECTION, Disk, Effect, Envelope, Read, Server, Word};
+use self::server::{DETECTION, Effect, Envelope, Read, Server, Word};
+pub use self::start::Start;
 use super::explorer::{Hash128, Model};
 
 mod ghost;
 mod server;
 pub mod sizes;
+mod start;
 
 /// How much of each the surroundings may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -74,18 +75,6 @@ pub struct Limits {
     pub forgets_vote: bool,
     /// Whether a write takes time, in which anything else may happen. Otherwise it is durable before anything else does.
     pub slow_disks: bool,
-}
-
-/// What the servers find on their disks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// Nothing.
-    #[default]
-    Fresh,
-    /// The logs differ: the first server led term 1, the second term 2, each by the vote of the third, and neither replicated its
-    /// entry before all of them crashed; the first has heard of term 2 since. An append carries one entry, so that an old one can be acknowledged without its successor
-    /// (thesis, figure 3.7).
-    Diverged,
 }
 
 /// A message on its way, with its hash under each renaming.
@@ -202,6 +191,11 @@ impl Elections {
         self.renamings.iter().map(one).collect()
     }
 
+    fn letter(&self, envelope: Envelope) -> Letter {
+        let prints = self.prints(|rename, hasher| envelope.hash_as(rename, hasher));
+        Letter { envelope, prints }
+    }
+
     fn server_prints(&self, server: &Server) -> Vec<u128> {
         // What was promised matters only to what a new connection says.
         let with_promises = self.limits.reconnects > 0;
@@ -213,6 +207,9 @@ impl Elections {
     fn is_dead(&self, letter: &Letter, servers: &[Arc<Server>]) -> bool {
         if self.limits.reconnects > 0 {
             return false; // Even a stale answer says something about its sender, which a new connection repeats.
+        }
+        if self.start.is_about(&letter.envelope) {
+            return false;
         }
         let Envelope { from, to, message } = &letter.envelope;
         let server = &servers[self.at(*to)];
@@ -292,8 +289,7 @@ impl Elections {
                     {
                         ghost.on_leader_message(*term, id, &self.counts)?;
                     }
-                    let prints = self.prints(|rename, hasher| envelope.hash_as(rename, hasher));
-                    let letter = Letter { envelope, prints };
+                    let letter = self.letter(envelope);
                     let place =
                         network.binary_search_by_key(&letter.prints[0], |known| known.prints[0]);
                     if let Err(place) = place {
@@ -393,52 +389,21 @@ impl Model for Elections {
     type Action = Action;
 
     fn initial(&self) -> State {
-        let mut ghost = Ghost::default();
-        let (mut disks, append_bytes_max): (Vec<Disk>, usize) = match self.start {
-            Start::Fresh => (Vec::new(), 1_000),
-            Start::Diverged => {
-                let disk = |voted_for: Option<usize>, led: Option<u64>| {
-                    let hard_state = HardState {
-                        term: Term(2),
-                        voted_for: voted_for.map(|at| self.ids[at]),
-                    };
-                    let own = led.map(|term| Entry {
-                        index: LogIndex(1),
-                        term: Term(term),
-                        body: Body::OwnTerm,
-                    });
-                    Disk::new(&self.configuration, hard_state, own.into_iter().collect())
-                };
-                ghost.won_before(Term(1), self.ids[0]);
-                ghost.won_before(Term(2), self.ids[1]);
-                (
-                    vec![
-                        disk(None, Some(1)),
-                        disk(Some(1), Some(2)),
-                        disk(Some(1), None),
-                    ],
-                    1,
-                )
-            }
-        };
-        disks.resize_with(self.ids.len(), || {
-            Disk::new(&self.configuration, HardState::default(), Vec::new())
-        });
-        let servers: Vec<Arc<Server>> = self
-            .ids
-            .iter()
-            .zip(disks)
-            .map(|(id, disk)| Arc::new(Server::new(*id, disk, append_bytes_max)))
-            .collect();
+        let begun = self.start.begin(&self.configuration, &self.ids);
+        let servers: Vec<Arc<Server>> = begun.servers.into_iter().map(Arc::new).collect();
+        let letters = begun
+            .under_way
+            .into_iter()
+            .map(|envelope| Arc::new(self.letter(envelope)));
         let prints = servers
             .iter()
             .map(|server| Arc::new(self.server_prints(server)));
         State {
             prints: prints.collect(),
             servers,
-            network: Vec::new(),
+            network: letters.collect(),
             left: self.limits,
-            ghost,
+            ghost: begun.ghost,
         }
     }
 
@@ -632,9 +597,14 @@ impl Model for Elections {
             Action::InstallSnapshot(_) => {
                 let meta = server.arrived.take().expect("one has arrived");
                 server.save(meta.clone());
-                server.step(&mut effects, |core, now, out| {
+                let leads = server.core.role() == Role::Leader;
+                let is_news = server.step(&mut effects, |core, now, out| {
                     core.on_snapshot_installed(now, meta, out)
                 })?;
+                if leads && is_news {
+                    // Its state would be replaced under it (the replica asserts the same).
+                    return Err(format!("a leader never installs a snapshot: {}", server.id));
+                }
                 next.ghost.on_installed(server, &self.counts)?;
             }
             Action::Crash(_, survive, keeps_arrived) => {

@@ -80,6 +80,12 @@ impl Ghost {
         self.leaders.insert(term, leader);
     }
 
+    /// `entry` was committed by the leader of its term before the exploration begins.
+    pub(super) fn committed_before(&mut self, entry: Entry<Word>) {
+        let term = entry.term;
+        self.committed.push((entry, term));
+    }
+
     /// A durable vote was told to somebody.
     pub(super) fn on_vote(
         &mut self,

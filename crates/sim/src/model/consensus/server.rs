@@ -72,6 +72,13 @@ impl Disk {
         }
     }
 
+    /// A snapshot through `last` is durable, and the log before it gone.
+    pub(super) fn compact(&mut self, last: LogPosition) {
+        self.snapshot.last = last;
+        self.entries.retain(|entry| entry.index > last.index);
+        self.base = last;
+    }
+
     /// Whether `entry` is durable here, in the log or covered by the snapshot.
     pub(super) fn holds(&self, entry: &Entry<Word>) -> bool {
         entry.index <= self.snapshot.last.index || self.entries.contains(entry)
@@ -234,7 +241,15 @@ impl Server {
         call: impl FnOnce(&mut Consensus<Word>, Time, &mut Vec<Output<Word>>) -> R,
     ) -> Result<R, String> {
         let mut out = Vec::new();
+        let before = self.core.commit();
         let answer = call(&mut self.core, self.now, &mut out);
+        let after = self.core.commit();
+        if after < before {
+            let id = self.id;
+            return Err(format!(
+                "what is committed never changes: the commit index of {id} falls from {before} to {after}"
+            ));
+        }
         for output in out {
             self.carry_out(output, effects)?;
         }

@@ -32,11 +32,16 @@ const NOTHING: Limits = Limits {
 
 /// Three voters that start with nothing.
 const fn three(name: &'static str, limits: Limits) -> Size {
+    started(name, Start::Fresh, limits)
+}
+
+/// Three voters.
+const fn started(name: &'static str, start: Start, limits: Limits) -> Size {
     Size {
         name,
         incoming: &[1, 2, 3],
         outgoing: None,
-        start: Start::Fresh,
+        start,
         limits,
     }
 }
@@ -146,28 +151,48 @@ const MEDIUM: &[Size] = &[
             ..NOTHING
         },
     ),
-    Size {
-        name: "consensus: diverged logs, 4 terms",
-        incoming: &[1, 2, 3],
-        outgoing: None,
-        start: Start::Diverged,
-        limits: Limits {
+    started(
+        "consensus: diverged logs, 4 terms",
+        Start::Diverged,
+        Limits {
             term_max: 4,
             ..NOTHING
         },
-    },
-    Size {
-        name: "consensus: diverged logs, heartbeat",
-        incoming: &[1, 2, 3],
-        outgoing: None,
-        start: Start::Diverged,
-        limits: Limits {
+    ),
+    started(
+        "consensus: diverged logs, heartbeat",
+        Start::Diverged,
+        Limits {
             term_max: 3,
             elections: 1,
             heartbeats: 1,
             ..NOTHING
         },
-    },
+    ),
+    started(
+        "consensus: a longer, older log",
+        Start::Longer,
+        Limits {
+            term_max: 4,
+            ..NOTHING
+        },
+    ),
+    started(
+        "consensus: an answer of long ago",
+        Start::Answered,
+        Limits {
+            term_max: 4,
+            ..NOTHING
+        },
+    ),
+    started(
+        "consensus: a late snapshot",
+        Start::Arrived,
+        Limits {
+            term_max: 5,
+            ..NOTHING
+        },
+    ),
 ];
 
 /// What takes a big machine, or an evening.
