@@ -1,5 +1,6 @@
 //! Running many seeds: each on one thread, as many at once as there are cores.
 
+use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,7 +70,12 @@ struct Found {
     failures: Vec<(u64, Violation)>,
     hashes: Vec<(u64, u64)>,
     busy: Duration,
+    /// When people were last told how far it has got.
+    told: Duration,
 }
+
+/// People are told this often how far it has got.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the seeds; `trace` gives each its record, and `report` is called for each failure as it is found.
 pub fn run(
@@ -81,6 +87,7 @@ pub fn run(
     let next = AtomicU64::new(options.seeds.start);
     let stop = AtomicBool::new(false);
     let found = Mutex::new(Found::default());
+    let watched = std::io::stderr().is_terminal();
     std::thread::scope(|scope| {
         for _ in 0..options.jobs {
             scope.spawn(|| {
@@ -104,6 +111,15 @@ pub fn run(
                         if found.failures.len() >= options.failures_max {
                             stop.store(true, Ordering::Relaxed);
                         }
+                    }
+                    if watched && started.elapsed() >= found.told + TELL_EVERY {
+                        found.told = started.elapsed();
+                        eprintln!(
+                            "{} of {} seeds, {} failed",
+                            found.stats.seeds,
+                            options.seeds.end - options.seeds.start,
+                            found.failures.len()
+                        );
                     }
                 }
             });
