@@ -180,6 +180,16 @@ pub fn safety(is_deep: bool) -> Vec<(&'static str, Coord)> {
                 }),
         ),
         (
+            // Deadlines elect within the entry of a command that ends who was elected.
+            "prepared, late, 2 nodes",
+            Coord::new(2, vec![prepared.clone()]).allowing(Allowed {
+                withdraw: true,
+                fail: true,
+                late: true,
+                ..Allowed::default()
+            }),
+        ),
+        (
             "freshest of all, 2 nodes",
             Coord::new(2, vec![freshest(None)])
                 .positions(&[0, 1, 2])
