@@ -38,7 +38,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 13] = [
+pub const ALL: [Scenario; 15] = [
     backbone::UNACKNOWLEDGED_SUFFIX,
     backbone::STALE_EXPIRY,
     backbone::KEEP_ALIVE_AROUND_EXPIRY,
@@ -50,6 +50,8 @@ pub const ALL: [Scenario; 13] = [
     storage::POWER_LOST_AROUND_WRITES,
     tenures::PAUSED_HOLDER_FORCED,
     tenures::LATE_DIRECTIVE,
+    tenures::SLOW_REVOCATION,
+    tenures::REVOKED_IN_SNAPSHOT,
     tenures::FRESHEST_ON_FULL_NODE,
     tenures::FROZEN_HOLDER,
 ];

@@ -1,6 +1,6 @@
 //! Tenures whose sessions live on, and who leads next: protocol.md, sections 2 to 4.
 
-use super::{Scenario, again, checked, ms, peaceful, struck};
+use super::{Scenario, again, checked, ms, peaceful, struck, together};
 use crate::faults::{Fault, Whose};
 use crate::setup::Clocks;
 
@@ -58,6 +58,86 @@ pub(super) const LATE_DIRECTIVE: Scenario = Scenario {
     },
 };
 
+/// Disks are slow and one server's directives late while a group is forced away: keep-alives are answered between the proposal of the
+/// revocation and its apply, and their answers, which know nothing of it, extend the belief. So the wait counts from the apply.
+pub(super) const SLOW_REVOCATION: Scenario = Scenario {
+    name: "slow-revocation",
+    rule: "3",
+    setup: || {
+        let (every, times) = (ms(2_000), 9);
+        let slow = (0..3).flat_map(|server| {
+            let slow = Fault::SlowDisk {
+                server,
+                latency: ms(180),
+                lasts: ms(600),
+            };
+            again(ms(3_000), every, times, &slow)
+        });
+        let late = Fault::LateDirectives {
+            server: 0,
+            by: ms(4_000),
+            lasts: ms(600),
+        };
+        // For a moment only: what matters is the forced transfer.
+        let force = Fault::ForcePausedHolder { lasts: ms(1) };
+        let plan = together([
+            slow.collect(),
+            again(ms(3_000), every, times, &late),
+            again(ms(3_010), every, times, &force),
+        ]);
+        let mut setup = peaceful(3, plan);
+        setup.ttl_ms = (800, 900);
+        // The one who forces is free to do so.
+        setup.callers = 1;
+        setup.think_max = ms(20);
+        setup
+    },
+    shows: |stats| {
+        vec![
+            ("slow disks", struck(stats, "slow disk"), 300..),
+            ("late", struck(stats, "late directives"), 100..),
+            (
+                "forced",
+                struck(stats, "holder paused under a forced transfer"),
+                80..,
+            ),
+            ("tenures", stats.tenures, 150..),
+        ]
+    },
+};
+
+/// A holder stands still while its group is forced away, and all servers lose power: they come back from snapshots that say that a
+/// tenure is revoked, and not since when. The wait starts over.
+pub(super) const REVOKED_IN_SNAPSHOT: Scenario = Scenario {
+    name: "revoked-in-snapshot",
+    rule: "3",
+    setup: || {
+        let force = Fault::ForcePausedHolder { lasts: ms(3_500) };
+        let lost = Fault::PowerLoss { down: ms(40) };
+        let plan = together([
+            again(ms(4_000), ms(6_500), 2, &force),
+            again(ms(5_000), ms(6_500), 2, &lost),
+        ]);
+        let mut setup = peaceful(3, plan);
+        setup.ttl_ms = (4_000, 5_000);
+        setup.snapshot_entries = 8;
+        setup.snapshot_retain = 0;
+        setup.think_max = ms(40);
+        setup
+    },
+    shows: |stats| {
+        vec![
+            (
+                "forced",
+                struck(stats, "holder paused under a forced transfer"),
+                20..,
+            ),
+            ("power cuts", struck(stats, "power cut everywhere"), 24..),
+            ("tenures", stats.tenures, 150..),
+        ]
+    },
+};
+
 /// The node with the newest data leads as many groups as it may. A freshest-policy group's leadership must not go to a node behind the
 /// released position for that (ADR freshest-data-before-limits): it waits, or the full node gives something up.
 pub(super) const FRESHEST_ON_FULL_NODE: Scenario = Scenario {
@@ -100,7 +180,7 @@ pub(super) const FROZEN_HOLDER: Scenario = Scenario {
             };
             again(ms(4_000 + node as u64 * 400), ms(5_000), 2, &freeze)
         });
-        let mut setup = peaceful(3, super::together([plan.collect()]));
+        let mut setup = peaceful(3, together([plan.collect()]));
         setup.clocks = Clocks::BeyondBound;
         setup
     },
