@@ -97,8 +97,10 @@ async fn one_of_three_killed_under_load_loses_nothing_and_moves_no_group() {
         let mut acknowledged = BTreeSet::new();
         for writer in writers {
             let told = writer.await.unwrap();
+            // Alone on the machine it is well under a second (`quorate demo` prints it); this only tells going on from being stuck
+            // until the killed server is back.
             assert!(
-                told.gap < Duration::from_secs(2),
+                told.gap < Duration::from_secs(6),
                 "clients of the other servers stood still for {:?}",
                 told.gap
             );
