@@ -109,6 +109,10 @@ impl World {
                 self.stats.fault("rot at rest was refused");
                 self.servers[server].disk = rotten.clean;
                 self.servers[server].disk.kill();
+                if self.is_calm() {
+                    // The copy was made while it was full, say.
+                    self.servers[server].disk.heal();
+                }
                 self.schedule_restart(server, Duration::from_millis(100));
                 return;
             }

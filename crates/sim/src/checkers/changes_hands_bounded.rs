@@ -29,6 +29,8 @@ pub struct Changes {
     /// The minimum tenure of each group's spec, in milliseconds.
     minimums: BTreeMap<GroupKey, u64>,
     unled: BTreeMap<GroupKey, Moment>,
+    /// Since when in the calm somebody can lead each of them.
+    wanted: BTreeMap<GroupKey, Moment>,
     /// How many voluntary handovers were looked at.
     pub checked: u64,
 }
@@ -124,17 +126,14 @@ impl Changes {
     /// # Errors
     /// One was.
     pub fn on_calm(
-        &self,
+        &mut self,
         now: Moment,
         calm_since: Moment,
         bound: Duration,
         state: &State,
     ) -> Verdict {
+        self.wanted.retain(|key, _| self.unled.contains_key(key));
         for (key, since) in &self.unled {
-            let since = (*since).max(calm_since);
-            if now.since(since) <= bound {
-                continue;
-            }
             let Some(group) = state.group(&key.name).filter(|group| group.key == *key) else {
                 continue;
             };
@@ -166,7 +165,18 @@ impl Changes {
                 ElectionPolicy::Priority => 1,
             };
             let nth = usize::try_from(needed - 1).expect("a small number");
-            if let Some((session, _)) = eligible.nth(nth) {
+            let Some((session, _)) = eligible.nth(nth) else {
+                self.wanted.remove(key);
+                continue;
+            };
+            let wanted = *self.wanted.entry(key.clone()).or_insert(now);
+            // At its first look in the calm it may have been wanted all along.
+            let since = if wanted.since(calm_since) < Duration::from_millis(1) {
+                (*since).max(calm_since)
+            } else {
+                (*since).max(wanted)
+            };
+            if now.since(since) > bound {
                 return Err(violation(format!(
                     "{key:?} is {:?} for {:?} of calm, though session {session} could lead it (cluster time {:?}, tenure {:?}, \
                      cool-downs {:?}, pending {:?})",
