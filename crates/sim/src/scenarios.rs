@@ -38,7 +38,7 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 15] = [
+pub const ALL: [Scenario; 16] = [
     backbone::UNACKNOWLEDGED_SUFFIX,
     backbone::STALE_EXPIRY,
     backbone::KEEP_ALIVE_AROUND_EXPIRY,
@@ -46,6 +46,7 @@ pub const ALL: [Scenario; 15] = [
     partitions::CONSTRAINED_ELECTION,
     partitions::CHAINED,
     storage::RESTORED_DISK_ADOPTS_TERM,
+    storage::RESTORED_DISK_WAS_IN_THE_QUORUM,
     storage::SNAPSHOT_CUT_MIDWAY,
     storage::POWER_LOST_AROUND_WRITES,
     tenures::PAUSED_HOLDER_FORCED,

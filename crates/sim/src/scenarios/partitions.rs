@@ -5,6 +5,9 @@ use super::{Scenario, again, ms, peaceful, struck};
 use crate::faults::{Fault, Shape};
 use crate::setup::Setup;
 
+/// One at the beginning of each of the twelve runs, one within each of its two partitions.
+const ELECTIONS: u64 = 12 + 24;
+
 fn partitioned(shape: Shape) -> Setup {
     let partition = Fault::Shaped {
         shape,
@@ -26,7 +29,7 @@ pub(super) const QUORUM_LOSS: Scenario = Scenario {
     shows: |stats| {
         vec![
             ("partitions", struck(stats, "partition: quorum loss"), 24..),
-            ("leaders", stats.leaders, 24..),
+            ("leaders", stats.leaders, ELECTIONS..),
         ]
     },
 };
@@ -44,7 +47,7 @@ pub(super) const CONSTRAINED_ELECTION: Scenario = Scenario {
                 struck(stats, "partition: constrained election"),
                 24..,
             ),
-            ("leaders", stats.leaders, 24..),
+            ("leaders", stats.leaders, ELECTIONS..),
         ]
     },
 };
@@ -58,7 +61,7 @@ pub(super) const CHAINED: Scenario = Scenario {
     shows: |stats| {
         vec![
             ("partitions", struck(stats, "partition: chained"), 24..),
-            ("leaders", stats.leaders, 24..),
+            ("leaders", stats.leaders, ELECTIONS..),
         ]
     },
 };

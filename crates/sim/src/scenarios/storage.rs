@@ -44,6 +44,50 @@ pub(super) const RESTORED_DISK_ADOPTS_TERM: Scenario = Scenario {
     },
 };
 
+/// The third member is off while the first two commit, and the second is then started from a disk older than that. The first must
+/// tell it, so that it stops: when the first goes off in turn, the other two would be a quorum that knows nothing of what was
+/// acknowledged. Where the second led itself and its term did not change meanwhile, nobody can tell it. Then the first, which holds
+/// everything, is elected and brings it up to date before it goes; little jitter leaves it the time.
+pub(super) const RESTORED_DISK_WAS_IN_THE_QUORUM: Scenario = Scenario {
+    name: "restored-disk-was-in-the-quorum",
+    rule: "7",
+    setup: || {
+        let off = |server, lasts| Fault::Shaped {
+            shape: Shape::OneOff,
+            server,
+            one_way: false,
+            seed: 1,
+            breaks: true,
+            lasts,
+        };
+        let old = Fault::OldDisk {
+            server: 1,
+            age: ms(3_000),
+            sure: false,
+        };
+        let plan = together([
+            again(ms(4_000), ms(1), 1, &old),
+            again(ms(4_100), ms(1), 1, &off(2, ms(3_700))),
+            again(ms(7_650), ms(1), 1, &off(0, ms(2_000))),
+        ]);
+        let mut setup = peaceful(3, plan);
+        setup.timing.election_jitter = ms(10);
+        setup.think_max = ms(60);
+        setup
+    },
+    shows: |stats| {
+        vec![
+            ("restored", struck(stats, "started from an old disk"), 12..),
+            (
+                "told",
+                struck(stats, "an old disk was told by its peers"),
+                6..,
+            ),
+            ("off", struck(stats, "partition: one server off"), 24..),
+        ]
+    },
+};
+
 /// A member that was away for long is sent a snapshot, and the transfer breaks off in each way; it must go on or begin again, and the
 /// member must come to the same state as the others.
 pub(super) const SNAPSHOT_CUT_MIDWAY: Scenario = Scenario {
