@@ -455,6 +455,49 @@ fn a_misdirected_or_dropped_write_is_harmless_or_refused() {
     );
 }
 
+/// A disk may answer with a file's earlier life: every batch then has a right checksum and the right number in the right place.
+#[test]
+fn a_log_does_not_go_on_with_another_history() {
+    let life = |term: u64| {
+        let disk = SimDisk::new(1);
+        let mut model = ModelLog::default();
+        let (mut log, _) = open(&disk).unwrap();
+        for _ in 0..8 {
+            let record = sample_record(model.next_index(), Term(term), 40);
+            model.append(std::slice::from_ref(&record));
+            log.append(&[record]).unwrap();
+            log.sync().unwrap();
+        }
+        (disk, model)
+    };
+    let ((disk, model), (other, _)) = (life(1), life(2));
+    assert_eq!(disk.files(), other.files(), "they are laid out alike");
+    let (name, size) = disk.files()[0].clone();
+    let whole = usize::try_from(size).unwrap();
+    let (mine, others) = (
+        disk.open(&name).unwrap().read_at(0, whole).unwrap(),
+        other.open(&name).unwrap().read_at(0, whole).unwrap(),
+    );
+    let data = usize::try_from(PAGE).unwrap() + 2 * 4_096;
+    let mut refused = 0;
+    // From the very first batch on it would be the other log.
+    for from in (data..whole).step_by(512).skip(1) {
+        // The header, and what came first, of one; the newest batches and their mirrors of the other.
+        let mut spliced = mine.clone();
+        spliced[PAGE as usize..data].copy_from_slice(&others[PAGE as usize..data]);
+        spliced[from..].copy_from_slice(&others[from..]);
+        let copy = disk.fork();
+        let mut file = copy.open(&name).unwrap();
+        file.write_at(0, &spliced).unwrap();
+        file.sync().unwrap();
+        drop(file);
+        refused += u32::from(check_harmless_or_refused(&copy, &model, || {
+            format!("from byte {from}")
+        }));
+    }
+    assert!(refused >= 7, "refused {refused}");
+}
+
 #[test]
 fn a_small_batch_costs_one_sync_and_a_large_one_two() {
     let disk = SimDisk::new(1);
