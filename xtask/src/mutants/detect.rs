@@ -251,11 +251,19 @@ fn violated_invariant(printed: &str) -> Option<Found> {
     })
 }
 
-/// The first line `test path::name ... FAILED` of the test harness.
+/// The first line `test path::name ... FAILED` of the test harness, or the first name in its list of failures: it prints no such lines
+/// where it is told to be quiet.
 fn failed_test(printed: &str) -> Option<Found> {
-    let name = printed
+    let told = printed
         .lines()
-        .find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))?;
+        .find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+    let listed = || {
+        printed.lines().find_map(|line| {
+            line.strip_prefix("    ")
+                .filter(|name| name.contains("::") && !name.contains(' '))
+        })
+    };
+    let name = told.or_else(listed)?;
     Some(Found::Failure {
         by: name.rsplit("::").next().unwrap_or(name).to_owned(),
         seed: None,
@@ -290,5 +298,8 @@ mod tests {
         );
         assert!(failed_test("running 2 tests\ntest log::tests::torn ... FAILED").is_some());
         assert!(failed_test("test log::tests::torn ... ok").is_none());
+        assert!(
+            failed_test("..F\n\nfailures:\n    log::tests::torn\n\ntest result: FAILED.").is_some()
+        );
     }
 }
