@@ -276,6 +276,7 @@ pub fn run(wanted: &Wanted) -> Vec<Report> {
         .chain(safety(is_deep))
         .map(|(name, size)| (format!("coord: {name}"), size))
         .filter(|(name, _)| wanted.has(name))
+        .inspect(|(name, _)| eprintln!("{name}"))
         .map(|(name, size)| explore(&name, &size, bounds));
     let mut reports: Vec<_> = explored.collect();
     reports.extend(live(wanted));
@@ -364,10 +365,15 @@ pub fn liveness() -> Vec<(Coord, Property)> {
 pub fn live(wanted: &Wanted) -> Vec<Report> {
     let mut reports = Vec::new();
     let small = ("coord: liveness, small".to_owned(), small_liveness());
-    let others = liveness().into_iter().enumerate();
-    let others = others.map(|(at, size)| (format!("coord: liveness {}", at + 1), size));
+    // Their graphs are kept whole, and have no bound.
+    let others = liveness()
+        .into_iter()
+        .enumerate()
+        .filter(|_| wanted.is_deep)
+        .map(|(at, size)| (format!("coord: liveness {}", at + 1), size));
     for (name, (size, property)) in std::iter::once(small).chain(others) {
         if wanted.has(&name) {
+            eprintln!("{name}");
             reports.push(live_one(&name, &size, property));
         }
     }
