@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use crate::case::Case;
 use crate::checkers::Violation;
 use crate::options::Options;
+use crate::plant::Plant;
+use crate::setup::Setup;
 use crate::stats::Stats;
 use crate::trace::Trace;
 use crate::world::{Ended, World};
@@ -46,6 +48,28 @@ pub fn guard(run: impl FnOnce() -> Ended) -> Ended {
             trace_hash: 0,
         }
     })
+}
+
+/// Runs seeds with a mistake planted until the checker reports it; `setup` bends each seed's world towards where it shows.
+///
+/// # Panics
+/// Where none of the seeds shows it to that checker; the message names the others that noticed.
+pub fn hunt(plant: Plant, checker: &str, seeds_max: u64, setup: impl Fn(u64) -> Setup) {
+    let mut others = Vec::new();
+    for seed in 0..seeds_max {
+        let ended = guard(|| World::with_setup(seed, setup(seed), false, Some(plant)).run());
+        match ended.violation {
+            Some(violation) if violation.checker == checker => {
+                println!("{plant:?}: caught at seed {seed}: {violation}");
+                return;
+            }
+            Some(violation) => others.push((seed, violation.checker)),
+            None => {}
+        }
+    }
+    panic!(
+        "{plant:?} went unnoticed by {checker} for {seeds_max} seeds; others noticed: {others:?}"
+    );
 }
 
 /// What came of many seeds.

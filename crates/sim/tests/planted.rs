@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_sim::case::Case;
 use quorate_sim::faults::{Fault, plan};
 use quorate_sim::plant::Plant;
-use quorate_sim::run::guard;
+use quorate_sim::run::{guard, hunt};
 use quorate_sim::setup::{Clocks, Setup};
 use quorate_sim::shrink::shrink;
 use quorate_sim::world::World;
@@ -20,27 +20,15 @@ fn check(
     seeds_max: u64,
     bend: impl Fn(&mut Setup, &mut fastrand::Rng),
 ) {
-    let mut others = Vec::new();
-    for seed in 0..seeds_max {
+    hunt(plant, checker, seeds_max, |seed| {
         let mut setup = Setup::from_seed(seed, Some(3));
         setup.faulty_for = Duration::from_secs(45);
         // A longer plan than the seed's; clocks as the guarantee wants them.
         setup.clocks = Clocks::WithinBound;
         setup.plan = plan(&mut fastrand::Rng::with_seed(seed), &setup);
         bend(&mut setup, &mut fastrand::Rng::with_seed(seed));
-        let ended = guard(|| World::with_setup(seed, setup, false, Some(plant)).run());
-        match ended.violation {
-            Some(violation) if violation.checker == checker => {
-                println!("{plant:?}: caught at seed {seed}: {violation}");
-                return;
-            }
-            Some(violation) => others.push((seed, violation.checker)),
-            None => {}
-        }
-    }
-    panic!(
-        "{plant:?} went unnoticed by {checker} for {seeds_max} seeds; others noticed: {others:?}"
-    );
+        setup
+    });
 }
 
 /// The same kind of fault, again and again.

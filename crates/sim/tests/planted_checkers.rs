@@ -4,30 +4,18 @@ use std::collections::BTreeSet;
 
 use quorate_coord::TRANSITIONS;
 use quorate_sim::plant::Plant;
-use quorate_sim::run::guard;
+use quorate_sim::run::{guard, hunt};
 use quorate_sim::setup::Setup;
 use quorate_sim::stats::Stats;
 use quorate_sim::world::World;
 
 /// Runs seeds with the mistake until the checker reports it.
 fn check(plant: Plant, checker: &str, seeds_max: u64, bend: impl Fn(&mut Setup)) {
-    let mut others = Vec::new();
-    for seed in 0..seeds_max {
+    hunt(plant, checker, seeds_max, |seed| {
         let mut setup = Setup::from_seed(seed, Some(3));
         bend(&mut setup);
-        let ended = guard(|| World::with_setup(seed, setup, false, Some(plant)).run());
-        match ended.violation {
-            Some(violation) if violation.checker == checker => {
-                println!("{plant:?}: caught at seed {seed}: {violation}");
-                return;
-            }
-            Some(violation) => others.push((seed, violation.checker)),
-            None => {}
-        }
-    }
-    panic!(
-        "{plant:?} went unnoticed by {checker} for {seeds_max} seeds; others noticed: {others:?}"
-    );
+        setup
+    });
 }
 
 #[test]
