@@ -286,6 +286,10 @@ impl World {
 
     /// A server passes a point at which it may be meant to die; says whether it did.
     pub(crate) fn dies_at(&mut self, server: usize, point: CrashPoint) -> bool {
+        if self.is_quiet_now().is_some() {
+            // It was drawn before a disk was put back, and waits like the faults that were drawn since.
+            return false;
+        }
         let Some(crash) = &mut self.servers[server].crash_at else {
             return false;
         };

@@ -216,6 +216,17 @@ impl SimDisk {
         state.latency = Duration::ZERO;
     }
 
+    /// Whether a fault was ordered that has not struck yet; slowness is none.
+    #[must_use]
+    pub fn is_fault_pending(&self) -> bool {
+        let state = self.lock();
+        state.capacity_bytes.is_some()
+            || state.sync_failures > 0
+            || state.misdirect_next
+            || state.drop_next
+            || state.fuse.is_some()
+    }
+
     /// Says how long each sync takes from now on. The disk itself never waits.
     pub fn set_latency(&self, latency: Duration) {
         self.lock().latency = latency;

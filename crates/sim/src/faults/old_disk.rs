@@ -4,8 +4,8 @@
 //! say so when they connect, and it stops for good. What no peer remembers cannot be detected by anybody, so it is not drawn:
 //! - all other servers have been up, in one process each, since the copy was made; so each remembers all that it was told;
 //! - at the restore all of them are connected, to each other and soon to it, and a leader is known: nobody asks for a vote before
-//!   they have spoken. For the same reason no other fault strikes until they have, and what they say is not lost (in reality it
-//!   goes over a connection that resends);
+//!   they have spoken. For the same reason no other fault strikes until they have, not one that was drawn before and waits for its
+//!   moment either, and what they say is not lost (in reality it goes over a connection that resends);
 //! - fewer than half of the servers stop that way in one run, since a stopped member can only come back under a new id, and
 //!   membership does not change yet. A stopped member stays away: it has answered peers from its old disk, so its true disk is by
 //!   now an old one, too.
@@ -85,7 +85,12 @@ impl World {
                     .leader()
                     .is_some_and(|leader| leader != server && self.agree_on(leader, server))
         };
+        let no_disk_fails = self
+            .servers
+            .iter()
+            .all(|server| !server.disk.is_fault_pending());
         let fits = lost < minority
+            && no_disk_fails
             && this.running.is_some()
             && this.restored.is_none()
             && !this.gone
@@ -141,7 +146,7 @@ impl World {
     }
 
     /// Whether a fault must wait, since a restored member has not been told yet.
-    pub(super) fn is_quiet_now(&self) -> Option<Moment> {
+    pub(crate) fn is_quiet_now(&self) -> Option<Moment> {
         (self.now < self.quiet_until).then_some(self.quiet_until)
     }
 }
