@@ -26,6 +26,8 @@ mod session;
 mod spread;
 mod validate;
 
+pub mod kv;
+
 mod bounded;
 mod digest;
 mod explain;

@@ -1,0 +1,15 @@
+//! The key space: keys with revisions, transactions, history until compaction (design, section 8).
+//!
+//! It counts revisions of its own, from 1 as etcd does: sessions, marks and groups' inner changes do not move them (ADR key-space-revisions).
+//! Deliberately absent: watching (a version's changes are what a watch reads), passwords in the clear, any clock.
+
+mod blob;
+mod error;
+mod request;
+
+pub use blob::Blob;
+pub use error::{AuthError, KvError};
+pub use request::{
+    Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvChange, KvOp,
+    KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
+};
