@@ -1,12 +1,13 @@
-//! The client API `quorate.v1`: plain types, a service trait and a client, over protobuf and gRPC.
+//! The client APIs. `quorate.v1`: plain types, a service trait and a client, over protobuf and gRPC; and etcd's v3 API.
 //!
-//! Owns: the protos' generated code and its conversions. Nothing else sees generated code. Servers implement
-//! [`api::Api`] and serve [`routes`]; clients call [`ApiClient`].
+//! Owns: the protos' generated code and its conversions. Nothing else sees the generated code of `quorate.v1`: servers implement
+//! [`api::Api`] and serve [`routes`]; clients call [`ApiClient`]. etcd's messages are used as they are ([`etcd`]).
 
 pub mod api;
 mod bytes;
 mod client;
 mod convert;
+pub mod etcd;
 mod service;
 
 pub use bytes::WireMessage;
