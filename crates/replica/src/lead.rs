@@ -191,6 +191,10 @@ impl Replica {
         if self.pending.queued.is_empty() {
             return;
         }
+        // A deadline counted from a keep-alive that was read after a stall needs nothing added for it.
+        if let Some(lead) = &mut self.lead {
+            lead.credit_stalls(now);
+        }
         let mut proposals = Vec::new();
         let mut confirming = Vec::new();
         for Queued {

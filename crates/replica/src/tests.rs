@@ -687,3 +687,23 @@ fn a_stall_between_the_election_and_its_own_entry_is_credited_too() {
     );
     assert_eq!(cluster.state().group(&group).unwrap().phase, Phase::Active);
 }
+
+#[test]
+fn a_stall_is_not_credited_to_a_keep_alive_read_after_it() {
+    let mut cluster = Cluster::of(1);
+    cluster.run(ms(1_000));
+    let (group, session) = cluster.lead("g", "n1");
+    let leader = cluster.leader();
+    // The keep-alive is the first that is read after the stall, in the same step that notices it.
+    cluster.now = cluster.now + ms(900);
+    assert!(matches!(
+        cluster.keep_alive(leader, session, 1),
+        Response::KeptAlive { .. }
+    ));
+    cluster.run(ms(1_100));
+    assert_eq!(
+        cluster.state().group(&group).unwrap().phase,
+        Phase::Vacant,
+        "silent for a stretched TTL since"
+    );
+}
