@@ -62,6 +62,11 @@ pub enum Request {
         /// To whom; `None`: the most caught-up voter.
         to: Option<ReplicaId>,
     },
+    /// How long a session has left, as the leader's memory has it. Says nothing to the session and does not extend it.
+    SessionAge {
+        /// Which session.
+        session: SessionKey,
+    },
 }
 
 /// How a call ended.
@@ -103,6 +108,14 @@ pub enum Response {
     Refused(Refusal),
     /// It may have been applied, or may yet be. Retry with the same request key to learn which.
     Unknown,
+    /// How long a session has left. A quorum confirmed the leader's term after the question arrived.
+    SessionAge {
+        /// Which session.
+        session: SessionKey,
+        /// Milliseconds until it may be expired if no keep-alive comes, at most its TTL; 0 while its end is being committed.
+        /// `None`: it is over.
+        remaining_ms: Option<u64>,
+    },
 }
 
 /// Why a call was refused before it had any effect.

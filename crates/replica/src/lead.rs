@@ -223,6 +223,9 @@ impl Replica {
                         index: self.consensus.commit(),
                     });
                 }
+                Request::SessionAge { session } => {
+                    confirming.push(Confirming::SessionAge { origin, session });
+                }
                 Request::TransferLeader { to } => {
                     let response = match self.consensus.transfer(now, to, orders) {
                         Ok(()) => Response::Transferring,
@@ -261,18 +264,16 @@ impl Replica {
                 .confirming
                 .extend(confirming.into_iter().map(|waiting| (round, waiting))),
             Err(_) => {
-                for Confirming::KeepAlive { origin, .. } | Confirming::Read { origin, .. } in
-                    confirming
-                {
-                    let refusal = Refusal::NotLeader { leader: None };
-                    self.pending.answer(origin, Response::Refused(refusal), out);
+                for waiting in confirming {
+                    let refusal = Response::Refused(Refusal::NotLeader { leader: None });
+                    self.pending.answer(waiting.origin(), refusal, out);
                 }
             }
         }
     }
 
     /// A commit quorum confirmed the term: what waited for it is true now.
-    pub(crate) fn on_confirmed(&mut self, round: RoundId, out: &mut Vec<Output>) {
+    pub(crate) fn on_confirmed(&mut self, now: Time, round: RoundId, out: &mut Vec<Output>) {
         while self
             .pending
             .confirming
@@ -298,6 +299,10 @@ impl Replica {
                     seq,
                 } => {
                     let response = self.keep_alive_response(session, seq);
+                    self.pending.answer(origin, response, out);
+                }
+                Confirming::SessionAge { origin, session } => {
+                    let response = self.session_age_response(session, now);
                     self.pending.answer(origin, response, out);
                 }
             }
@@ -326,6 +331,23 @@ impl Replica {
                 ttl_ms: found.ttl_ms,
                 directive_seq: found.directive_seq,
             },
+        }
+    }
+
+    fn session_age_response(&self, session: SessionKey, now: Time) -> Response {
+        let serving = self
+            .lead
+            .as_ref()
+            .and_then(|lead| lead.serving.as_ref())
+            .expect("rounds confirm a serving leader");
+        let remaining_ms = self
+            .state
+            .session(session.id)
+            .filter(|found| found.key == session && !found.revoked)
+            .map(|_| serving.leases.remaining_ms(session, now));
+        Response::SessionAge {
+            session,
+            remaining_ms,
         }
     }
 
@@ -523,8 +545,8 @@ impl Replica {
         }
         let not_leader = Response::Refused(Refusal::NotLeader { leader: None });
         for (_, waiting) in std::mem::take(&mut self.pending.confirming) {
-            let (Confirming::KeepAlive { origin, .. } | Confirming::Read { origin, .. }) = waiting;
-            self.pending.answer(origin, not_leader.clone(), out);
+            self.pending
+                .answer(waiting.origin(), not_leader.clone(), out);
         }
         for queued in std::mem::take(&mut self.pending.queued) {
             match queued.origin {

@@ -127,6 +127,18 @@ impl Leases {
         oldest.map_or(Duration::ZERO, |deadline| now.since(deadline))
     }
 
+    /// How long the session has left unless it is heard: at most its TTL, as a deadline also holds what drift and stalls add. 0 where
+    /// its end is appended, or is no business of this memory.
+    pub(crate) fn remaining_ms(&self, session: SessionKey, now: Time) -> u64 {
+        match self.leases.get(&session) {
+            Some(lease) if !self.ending.contains(&session) => {
+                let left = lease.deadline.since(now).min(lease.ttl);
+                u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether keep-alives of this session may be answered.
     pub(crate) fn is_answerable(&self, session: SessionKey) -> bool {
         self.leases.contains_key(&session) && !self.ending.contains(&session)

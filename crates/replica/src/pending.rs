@@ -54,6 +54,21 @@ pub(crate) enum Confirming {
         origin: Origin,
         index: LogIndex,
     },
+    SessionAge {
+        origin: Origin,
+        session: SessionKey,
+    },
+}
+
+impl Confirming {
+    /// Who asked.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::KeepAlive { origin, .. }
+            | Self::Read { origin, .. }
+            | Self::SessionAge { origin, .. } => *origin,
+        }
+    }
 }
 
 /// All waiting calls of one replica.

@@ -156,7 +156,7 @@ impl Replica {
                 });
             }
             Order::Committed { through } => self.apply_through(now, through, out),
-            Order::Confirmed { round } => self.on_confirmed(round, out),
+            Order::Confirmed { round } => self.on_confirmed(now, round, out),
             Order::RoleChanged { role, term, leader } => {
                 self.on_role_changed(now, role, term, leader, out);
             }
@@ -375,6 +375,7 @@ impl Replica {
                 }),
                 Request::KeepAlive { .. }
                 | Request::Read
+                | Request::SessionAge { .. }
                 | Request::TransferLeader { to: Some(_) } => {
                     self.pending.queued.push_back(Queued {
                         origin: Origin::Local(call),
@@ -411,7 +412,9 @@ impl Replica {
             let (call, forwarded) = entry.remove_entry();
             let response = match forwarded.request {
                 Request::Propose(_) | Request::TransferLeader { .. } => Response::Unknown,
-                Request::KeepAlive { .. } | Request::Read => Response::Refused(Refusal::NoLeader),
+                Request::KeepAlive { .. } | Request::Read | Request::SessionAge { .. } => {
+                    Response::Refused(Refusal::NoLeader)
+                }
             };
             out.push(Output::Answer { call, response });
         }

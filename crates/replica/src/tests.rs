@@ -450,6 +450,37 @@ fn a_stalled_leader_credits_the_stall_so_that_unread_keep_alives_count() {
 }
 
 #[test]
+fn a_session_tells_what_it_has_left_and_the_question_does_not_extend_it() {
+    let mut cluster = Cluster::of(3);
+    cluster.run(ms(1_000));
+    let session = cluster.open("n1");
+    let follower = cluster.follower();
+    let ttl = cluster.state().session(session.id).unwrap().ttl_ms;
+    let mut left = || match cluster.ask(follower, Request::SessionAge { session }) {
+        Response::SessionAge { remaining_ms, .. } => {
+            cluster.run(ms(300));
+            remaining_ms
+        }
+        other => panic!("not told: {other:?}"),
+    };
+    let (first, second) = (left().unwrap(), left().unwrap());
+    assert!(
+        first <= ttl && second + 200 < first,
+        "of {ttl}: {first}, then {second}"
+    );
+    let at = cluster.leader();
+    cluster
+        .propose(at, Command::CloseSession { session })
+        .unwrap();
+    let Response::SessionAge { remaining_ms, .. } =
+        cluster.ask(follower, Request::SessionAge { session })
+    else {
+        panic!("not told")
+    };
+    assert_eq!(remaining_ms, None);
+}
+
+#[test]
 fn a_session_whose_close_is_appended_is_not_kept_alive() {
     let mut cluster = Cluster::of(3);
     cluster.run(ms(1_000));

@@ -35,7 +35,10 @@ pub(crate) fn size_bytes(request: &Request) -> usize {
         Request::Propose(proposal) => {
             proposal.command.size_bytes() + proposal.principal.as_str().len() + 128
         }
-        Request::KeepAlive { .. } | Request::Read | Request::TransferLeader { .. } => 32,
+        Request::KeepAlive { .. }
+        | Request::Read
+        | Request::TransferLeader { .. }
+        | Request::SessionAge { .. } => 32,
     }
 }
 

@@ -149,7 +149,7 @@ impl StepThread {
             Request::Propose(_) => metrics.proposals.increment(1),
             Request::KeepAlive { .. } => metrics.keep_alives.increment(1),
             Request::Read => metrics.reads.increment(1),
-            Request::TransferLeader { .. } => {}
+            Request::TransferLeader { .. } | Request::SessionAge { .. } => {}
         }
         self.calls_taken += 1;
         let id = CallId(self.calls_taken);

@@ -8,7 +8,6 @@ pub mod mvccpb {
     #![expect(
         missing_docs,
         clippy::all,
-        clippy::allow_attributes,
         reason = "generated from proto/"
     )]
     tonic::include_proto!("mvccpb");
@@ -19,7 +18,6 @@ pub mod authpb {
     #![expect(
         missing_docs,
         clippy::all,
-        clippy::allow_attributes,
         reason = "generated from proto/"
     )]
     tonic::include_proto!("authpb");
@@ -42,7 +40,6 @@ pub mod v3electionpb {
     #![expect(
         missing_docs,
         unused_qualifications,
-        clippy::all,
         clippy::allow_attributes,
         reason = "generated from proto/"
     )]
@@ -54,7 +51,6 @@ pub mod v3lockpb {
     #![expect(
         missing_docs,
         unused_qualifications,
-        clippy::all,
         clippy::allow_attributes,
         reason = "generated from proto/"
     )]
