@@ -5,21 +5,13 @@
 
 /// Keys and their changes.
 pub mod mvccpb {
-    #![expect(
-        missing_docs,
-        clippy::all,
-        reason = "generated from proto/"
-    )]
+    #![expect(missing_docs, clippy::all, reason = "generated from proto/")]
     tonic::include_proto!("mvccpb");
 }
 
 /// Users, roles and permissions.
 pub mod authpb {
-    #![expect(
-        missing_docs,
-        clippy::all,
-        reason = "generated from proto/"
-    )]
+    #![expect(missing_docs, clippy::all, reason = "generated from proto/")]
     tonic::include_proto!("authpb");
 }
 
