@@ -12,8 +12,24 @@ use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess
 /// How many fields types had in a format version, where they have more now: name and count.
 pub(crate) type FieldCounts = &'static [(&'static str, usize)];
 
-/// Format 1 did not know who may depose a holder, nor who did (ADR peers-may-depose).
-pub(crate) const FORMAT_1: FieldCounts = &[("GroupSpec", 12), ("Tenure", 12), ("PastTenure", 10)];
+/// Format 1 did not know who may depose a holder, nor who did (ADR peers-may-depose), nor what format 2 did not.
+const FORMAT_1: FieldCounts = &[
+    ("GroupSpec", 12),
+    ("Tenure", 12),
+    ("PastTenure", 10),
+    ("Image", 13),
+];
+/// Format 2 did not know the key space, its alarms and users, nor restored states.
+const FORMAT_2: FieldCounts = &[("Image", 13)];
+
+/// The table of an earlier format; none where that is no earlier one.
+pub(crate) fn field_counts(format: u8) -> Option<FieldCounts> {
+    match format {
+        1 => Some(FORMAT_1),
+        2 => Some(FORMAT_2),
+        _ => None,
+    }
+}
 
 /// A deserializer, or a part of the protocol between it and a type, seen through an earlier version's table.
 pub(crate) struct Earlier<T> {

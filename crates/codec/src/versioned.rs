@@ -6,10 +6,10 @@ use quorate_replica::PeerMessage;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::CodecError;
-use crate::earlier::{Earlier, FORMAT_1, FieldCounts};
+use crate::earlier::{self, Earlier, FieldCounts};
 
 /// The version of entries, snapshots and peer messages; it keeps decoding the ones before it.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 /// The version of handshakes, which stays: an older server must be able to read one to refuse it.
 const HANDSHAKE_FORMAT: u8 = 1;
 
@@ -33,8 +33,8 @@ fn decode_as<T: DeserializeOwned>(
     let (&found, body) = bytes.split_first().ok_or(CodecError::Empty { what })?;
     let decoded = if found == format {
         postcard::take_from_bytes(body)
-    } else if found == 1 {
-        take_earlier(FORMAT_1, body)
+    } else if let Some(counts) = earlier::field_counts(found).filter(|_| found < format) {
+        take_earlier(counts, body)
     } else {
         return Err(CodecError::Version {
             what,

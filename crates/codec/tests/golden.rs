@@ -16,10 +16,14 @@ use quorate_consensus::{
     AppendOutcome, Body, Configuration, Entry, LogPosition, Member, Message, RoundId, SnapshotMeta,
     VoterSet,
 };
+use quorate_coord::kv::{
+    Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller, KvError,
+    KvOp, KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
+};
 use quorate_coord::{
-    Command, ContenderSpec, DeposeQuorum, ElectionPolicy, Envelope, GroupKey, GroupSpec,
-    NodeAdmission, NodeSpec, Position, ProposedConfiguration, Reply, Report, RequestKey,
-    SessionKey, State, TenureKey, TransferMode,
+    AlarmAction, AlarmKind, Command, ContenderSpec, DeposeQuorum, ElectionPolicy, Envelope,
+    GroupKey, GroupSpec, NodeAdmission, NodeSpec, Position, ProposedConfiguration, Rejection,
+    Reply, Report, RequestKey, SessionKey, State, TenureKey, TransferMode,
 };
 use quorate_replica::{CallId, PeerMessage, Proposal, Refusal, Request, Response};
 use quorate_types::{
@@ -165,8 +169,8 @@ fn commands_v1() -> Vec<Command> {
     ]
 }
 
-/// Every command once, and a spec with the fields that came with format 2.
-fn commands() -> Vec<Command> {
+/// Every command of format 2 once, and a spec with the fields that came with it.
+fn commands_v2() -> Vec<Command> {
     let reported = GroupSpec {
         depose_quorum: DeposeQuorum::Reports { min: 3 },
         depose_window_ms: 7_000,
@@ -187,6 +191,89 @@ fn commands() -> Vec<Command> {
         },
     ];
     commands_v1().into_iter().chain(later).collect()
+}
+
+fn range(key: &str, range_end: &str) -> KeyRange {
+    KeyRange {
+        key: key.into(),
+        range_end: range_end.into(),
+    }
+}
+
+/// A transaction with every operation, and with every target of a comparison.
+fn txn() -> Txn {
+    let targets = [
+        (CompareResult::Equal, CompareTarget::Version(1)),
+        (CompareResult::Greater, CompareTarget::Create(-2)),
+        (CompareResult::Less, CompareTarget::Mod(3)),
+        (CompareResult::NotEqual, CompareTarget::Value("old".into())),
+        (CompareResult::Equal, CompareTarget::Lease(0)),
+    ];
+    let compare = targets.map(|(result, target)| Compare {
+        result,
+        target,
+        range: range("a", ""),
+    });
+    let read = Range {
+        range: range("a", "b"),
+        revision: 7,
+        limit: 10,
+        sort_order: SortOrder::Descend,
+        sort_target: SortTarget::Mod,
+        keys_only: true,
+        count_only: false,
+        min_mod_revision: 1,
+        max_mod_revision: 2,
+        min_create_revision: 3,
+        max_create_revision: 4,
+    };
+    let put = Put {
+        key: "a".into(),
+        value: vec![0, 255].into(),
+        lease: 77,
+        prev_kv: true,
+        ignore_value: false,
+        ignore_lease: false,
+    };
+    let delete = DeleteRange {
+        range: range("c", "\0"),
+        prev_kv: true,
+    };
+    Txn {
+        compare: compare.into(),
+        success: vec![KvOp::Put(put), KvOp::Range(read)],
+        failure: vec![KvOp::DeleteRange(delete), KvOp::Txn(Txn::default())],
+    }
+}
+
+/// Every command once.
+fn commands() -> Vec<Command> {
+    let caller = Some(KvCaller {
+        user: "root".to_owned(),
+        auth_revision: 5,
+    });
+    let later = [
+        Command::Kv {
+            caller: caller.clone(),
+            op: KvOp::Txn(txn()),
+        },
+        Command::CompactKv {
+            caller: None,
+            revision: -1,
+        },
+        Command::GrantLease {
+            caller: None,
+            id: 77,
+            ttl_ms: 60_000,
+        },
+        Command::RevokeLease { caller, id: 77 },
+        Command::Alarm {
+            action: AlarmAction::Raise,
+            member: ReplicaId(2),
+            kind: AlarmKind::Corrupt,
+        },
+    ];
+    commands_v2().into_iter().chain(later).collect()
 }
 
 fn envelope(command: Command) -> Envelope {
@@ -260,7 +347,78 @@ fn meta() -> SnapshotMeta {
 
 /// Every peer message once.
 fn messages() -> Vec<PeerMessage> {
-    messages_with(entries())
+    let replies = [
+        Reply::Kv {
+            revision: 9,
+            reply: Box::new(KvOpReply::Txn(TxnReply {
+                succeeded: true,
+                responses: vec![
+                    KvOpReply::Range(RangeReply {
+                        kvs: vec![key_value()],
+                        more: true,
+                        count: 2,
+                    }),
+                    KvOpReply::Put {
+                        prev_kv: Some(key_value()),
+                    },
+                    KvOpReply::DeleteRange {
+                        deleted: 1,
+                        prev_kvs: vec![key_value()],
+                    },
+                ],
+            })),
+        },
+        Reply::Compacted { revision: 9 },
+        Reply::LeaseGranted {
+            session: session(),
+            ttl_ms: 60_000,
+        },
+        Reply::LeaseRevoked { revision: 10 },
+        Reply::Alarmed { was_on: true },
+    ];
+    let refused = Rejection::Kv(KvError::LeaseNotFound { lease: 78 });
+    let outcomes = replies.into_iter().map(Ok).chain([Err(refused)]);
+    let answers = PeerMessage::Answers {
+        incarnation: 11,
+        answers: (1..)
+            .zip(outcomes)
+            .map(|(call, outcome)| {
+                let index = LogIndex(41);
+                (CallId(call), Response::Applied { outcome, index })
+            })
+            .collect(),
+    };
+    let mut proposal = proposal();
+    proposal.request = RequestKey::Unkeyed;
+    let forward = PeerMessage::Forward {
+        incarnation: 11,
+        calls: vec![(CallId(1), Request::Propose(Box::new(proposal)))],
+    };
+    let mut messages = messages_with(entries());
+    messages.extend([answers, forward]);
+    messages
+}
+
+fn key_value() -> KeyValue {
+    KeyValue {
+        key: "a".into(),
+        value: "1".into(),
+        create_revision: 2,
+        mod_revision: 3,
+        version: 2,
+        lease: 77,
+    }
+}
+
+fn proposal() -> Proposal {
+    Proposal {
+        principal: Principal::new("ops@example").unwrap(),
+        request: RequestKey::Caller(RequestId(0xabcd)),
+        trace: TraceId(0xfeed),
+        wall: WallTime(1_790_000_000_000),
+        contract: ContractVersion(1),
+        command: Command::Advance,
+    }
 }
 
 fn messages_with(entries: Vec<Entry<Envelope>>) -> Vec<PeerMessage> {
@@ -330,16 +488,8 @@ fn messages_with(entries: Vec<Entry<Envelope>>) -> Vec<PeerMessage> {
             seen_match: last,
         },
     ];
-    let proposal = Proposal {
-        principal: Principal::new("ops@example").unwrap(),
-        request: RequestKey::Caller(RequestId(0xabcd)),
-        trace: TraceId(0xfeed),
-        wall: WallTime(1_790_000_000_000),
-        contract: ContractVersion(1),
-        command: Command::Advance,
-    };
     let calls = vec![
-        (CallId(1), Request::Propose(Box::new(proposal))),
+        (CallId(1), Request::Propose(Box::new(proposal()))),
         (
             CallId(2),
             Request::KeepAlive {
@@ -355,7 +505,7 @@ fn messages_with(entries: Vec<Entry<Envelope>>) -> Vec<PeerMessage> {
             },
         ),
     ];
-    let rejection = quorate_coord::Rejection::UnknownGroup { group: group() };
+    let rejection = Rejection::UnknownGroup { group: group() };
     let answers = vec![
         (
             CallId(1),
@@ -575,7 +725,7 @@ fn entries_are_written_and_read_as_ever() {
     let entries = entries();
     let bytes: Vec<Vec<u8>> = entries.iter().map(encode_entry).collect();
     for (entry, bytes) in entries.iter().zip(&bytes) {
-        let name = format!("entry_v2_{:02}", entry.index.0);
+        let name = format!("entry_v3_{:02}", entry.index.0);
         let golden = golden(&name, bytes);
         assert_eq!(
             decode_entry(&golden).as_ref(),
@@ -593,7 +743,7 @@ fn entries_are_written_and_read_as_ever() {
 #[test]
 fn peer_messages_are_written_and_read_as_ever() {
     for (number, message) in messages().iter().enumerate() {
-        let name = format!("peer_v2_{number:02}");
+        let name = format!("peer_v3_{number:02}");
         let bytes = encode_peer(message);
         let golden = golden(&name, &bytes);
         assert_eq!(
@@ -622,7 +772,7 @@ fn snapshots_are_written_and_read_as_ever() {
     let state = reported_state();
     let meta = meta();
     let bytes = encode_snapshot(&meta, &state);
-    let golden = golden("snapshot_v2", &bytes);
+    let golden = golden("snapshot_v3", &bytes);
     let (meta_read, state_read) = decode_snapshot(&golden).unwrap();
     assert_eq!(meta_read, meta);
     assert_eq!(state_read.digest(), state.digest());
@@ -635,11 +785,20 @@ fn golden_earlier(name: &str) -> Vec<u8> {
     golden(name, &[])
 }
 
-#[test]
-fn what_format_1_wrote_reads_as_it_was_meant_with_defaults_for_later_fields() {
-    let entries = entries_of(commands_v1());
+/// What a state of an earlier format held, save what came later.
+fn check_earlier(read: &State, meant: &State) {
+    read.check_invariants();
+    assert_eq!(read.applied(), meant.applied());
+    assert_eq!(read.revision(), meant.revision());
+    assert!(read.sessions().eq(meant.sessions()));
+    assert!(read.nodes().eq(meant.nodes()));
+    assert!(read.groups().eq(meant.groups()));
+}
+
+fn check_format(version: u8, commands: Vec<Command>, meant: &State) {
+    let entries = entries_of(commands);
     for entry in &entries {
-        let name = format!("entry_v1_{:02}", entry.index.0);
+        let name = format!("entry_v{version}_{:02}", entry.index.0);
         assert_eq!(
             decode_entry(&golden_earlier(&name)).as_ref(),
             Ok(entry),
@@ -647,17 +806,23 @@ fn what_format_1_wrote_reads_as_it_was_meant_with_defaults_for_later_fields() {
         );
     }
     for (number, message) in messages_with(entries).iter().enumerate() {
-        let name = format!("peer_v1_{number:02}");
+        let name = format!("peer_v{version}_{number:02}");
         assert_eq!(
             decode_peer(&golden_earlier(&name)).as_ref(),
             Ok(message),
             "{name}"
         );
     }
-    let (meta_read, state_read) = decode_snapshot(&golden_earlier("snapshot_v1")).unwrap();
+    let snapshot = golden_earlier(&format!("snapshot_v{version}"));
+    let (meta_read, state_read) = decode_snapshot(&snapshot).unwrap();
     assert_eq!(meta_read, meta());
-    assert_eq!(state_read.digest(), state().digest());
-    state_read.check_invariants();
+    check_earlier(&state_read, meant);
+}
+
+#[test]
+fn what_earlier_formats_wrote_reads_as_it_was_meant_with_defaults_for_later_fields() {
+    check_format(1, commands_v1(), &state());
+    check_format(2, commands_v2(), &reported_state());
 }
 
 #[test]
@@ -695,13 +860,13 @@ fn a_newer_format_says_so() {
         }
     );
     let mut bytes = encode_entry(&entries()[0]);
-    bytes[0] = 3;
+    bytes[0] = 4;
     assert_eq!(
         decode_entry(&bytes).unwrap_err(),
         CodecError::Version {
             what: "log entry",
-            found: 3,
-            supported: 2
+            found: 4,
+            supported: 3
         }
     );
 }
@@ -714,7 +879,11 @@ fn no_single_changed_byte_makes_a_decoder_panic() {
         .iter()
         .map(encode_peer)
         .chain(entries().into_iter().map(|entry| encode_entry(&entry)))
-        .chain([snapshot, golden_earlier("snapshot_v1")]);
+        .chain([
+            snapshot,
+            golden_earlier("snapshot_v1"),
+            golden_earlier("snapshot_v2"),
+        ]);
     for bytes in all {
         for at in 0..bytes.len() {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {

@@ -5,6 +5,7 @@ use quorate_types::{LogIndex, Term};
 use crate::command::{Command, Envelope};
 use crate::dedup::Recall;
 use crate::event::Event;
+use crate::kv::KvError;
 use crate::lifecycle::Context;
 use crate::reply::{Outcome, Reply};
 use crate::state::{GroupId, State};
@@ -139,6 +140,17 @@ impl State {
             Command::WithdrawReport { session, tenure } => {
                 self.withdraw_report(cx, *session, tenure)
             }
+            Command::Kv { caller: _, op } => self.execute_kv(op),
+            Command::CompactKv { .. } => Err(KvError::Corrupt.into()),
+            Command::GrantLease { id, ttl_ms, .. } => {
+                self.grant_lease(cx, &envelope.principal, *id, *ttl_ms)
+            }
+            Command::RevokeLease { id, .. } => self.revoke_lease(cx, *id),
+            Command::Alarm {
+                action,
+                member,
+                kind,
+            } => self.set_alarm(*action, *member, *kind),
         }
     }
 }

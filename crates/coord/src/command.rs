@@ -1,11 +1,12 @@
 //! Commands: what the log carries to the state machine, and the envelope around each.
 
 use quorate_types::{
-    ClusterTime, ContractVersion, GroupName, NodeName, Principal, RequestId, Revision, SessionId,
-    TenureNumber, Term, TraceId, WallTime,
+    ClusterTime, ContractVersion, GroupName, NodeName, Principal, ReplicaId, RequestId, Revision,
+    SessionId, TenureNumber, Term, TraceId, WallTime,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::kv::{KvCaller, KvOp};
 use crate::spec::{ContenderSpec, GroupSpec, NodeSpec, Position};
 
 /// A session's identity: an id together with the revision that created it, so that a reused id is another
@@ -50,6 +51,9 @@ pub enum RequestKey {
     },
     /// A caller without a session: remembered for a stated window (`DEDUP_WINDOW_MS`, `DEDUP_ENTRIES_MAX`).
     Caller(RequestId),
+    /// Nobody ever retries it and nothing is remembered: the key space's commands, whose outcome a client of theirs learns at once or not
+    /// at all.
+    Unkeyed,
 }
 
 /// A command with what every command carries (ARCHITECTURE.md).
@@ -239,4 +243,62 @@ pub enum Command {
         /// About which tenure.
         tenure: TenureKey,
     },
+    /// A put, a deletion, a transaction, or (of no effect) a read of the key space, on behalf of a user of its own.
+    Kv {
+        /// The user, where users are distinguished.
+        caller: Option<KvCaller>,
+        /// What.
+        op: KvOp,
+    },
+    /// Forgets the key space's history through a revision.
+    CompactKv {
+        /// The user, where users are distinguished.
+        caller: Option<KvCaller>,
+        /// Through which; negative ones are refused.
+        revision: i64,
+    },
+    /// Opens a session without a node under an id that the caller chose.
+    GrantLease {
+        /// The user, where users are distinguished.
+        caller: Option<KvCaller>,
+        /// The id, positive as a signed number.
+        id: u64,
+        /// Its time to live in milliseconds; less than `LEASE_TTL_MS_MIN` counts as that.
+        ttl_ms: u64,
+    },
+    /// Ends a session without a node at once, together with its keys. What waits under it was never counted as belief (protocol,
+    /// section 10), so that nothing has to be waited out.
+    RevokeLease {
+        /// The user, where users are distinguished.
+        caller: Option<KvCaller>,
+        /// Its id.
+        id: u64,
+    },
+    /// Raises or clears an alarm about a server.
+    Alarm {
+        /// Which of the two.
+        action: AlarmAction,
+        /// The server.
+        member: ReplicaId,
+        /// What is wrong.
+        kind: AlarmKind,
+    },
+}
+
+/// Whether an alarm is raised or cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlarmAction {
+    /// It is raised.
+    Raise,
+    /// It is cleared.
+    Clear,
+}
+
+/// What an alarm is about. While one is on, the key space refuses what it forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AlarmKind {
+    /// The space is used up: no puts, no transactions with puts, no leases; deletions and compactions pass.
+    NoSpace,
+    /// A server's data differ from the others': nothing of the key space is read or written.
+    Corrupt,
 }

@@ -161,7 +161,7 @@ impl State {
     /// Whether a request was applied before.
     pub(crate) fn recall(&mut self, request: &RequestKey) -> Recall {
         match request {
-            RequestKey::Internal => Recall::New,
+            RequestKey::Internal | RequestKey::Unkeyed => Recall::New,
             RequestKey::Session { session, seq } => {
                 let Some(found) = self.live(*session) else {
                     return Recall::Answer(Err(Rejection::UnknownSession {
@@ -202,7 +202,7 @@ impl State {
     /// Keeps what a request came to. A session that the request itself ended has nothing left to retry.
     pub(crate) fn remember(&mut self, request: &RequestKey, outcome: &Outcome) {
         match request {
-            RequestKey::Internal => {}
+            RequestKey::Internal | RequestKey::Unkeyed => {}
             RequestKey::Session { session, seq } => {
                 if self.live(*session).is_some() {
                     let found = self

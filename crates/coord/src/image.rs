@@ -12,6 +12,8 @@ use crate::dedup::Dedup;
 use crate::depose::{FaultReport, REASON_BYTES_MAX, REPORTS_KEPT_MAX};
 use crate::event::{Cause, Phase};
 use crate::group::{COOLDOWNS_MAX, Group, HISTORY_MAX, Tenure};
+use crate::keys::{ALARMS_MAX, Alarms};
+use crate::spec::LEASE_ID_MAX;
 use crate::spread::{Balance, Sweep};
 use crate::state::{Derived, GroupId, Node, Session, State};
 
@@ -39,6 +41,8 @@ pub(crate) struct Image {
     dedup: Dedup,
     balance: Balance,
     sweep: Sweep,
+    #[serde(default, deserialize_with = "crate::bounded::map")]
+    alarms: Alarms,
 }
 
 impl From<State> for Image {
@@ -57,6 +61,7 @@ impl From<State> for Image {
             dedup: state.dedup,
             balance: state.balance,
             sweep: state.sweep,
+            alarms: state.alarms,
         }
     }
 }
@@ -79,6 +84,7 @@ impl TryFrom<Image> for State {
             dedup: image.dedup,
             balance: image.balance,
             sweep: image.sweep,
+            alarms: image.alarms,
             derived: Derived::default(),
         };
         state.check_primary().map_err(ImageError)?;
@@ -146,8 +152,14 @@ impl State {
     }
 
     fn check_primary(&self) -> Result<(), String> {
+        ensure(self.alarms.len() <= ALARMS_MAX, || {
+            "too many alarms are on".into()
+        })?;
         for (id, session) in &self.sessions {
-            ensure(session.key.id == *id && *id <= self.session_last, || {
+            // Native sessions are numbered up to `session_last`; a lease without a node may have any id.
+            let is_numbered = *id <= self.session_last;
+            let may_choose = session.node.is_none() && (1..=LEASE_ID_MAX).contains(&id.0);
+            ensure(session.key.id == *id && (is_numbered || may_choose), || {
                 format!("session {id} is misfiled")
             })?;
             ensure(session.key.created <= self.revision, || {

@@ -10,6 +10,6 @@ mod request;
 pub use blob::Blob;
 pub use error::{AuthError, KvError};
 pub use request::{
-    Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvChange, KvOp,
-    KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
+    Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller, KvChange,
+    KvOp, KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
 };

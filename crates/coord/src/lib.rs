@@ -18,6 +18,7 @@ mod depose;
 mod elect;
 mod groups;
 mod handover;
+mod keys;
 mod lifecycle;
 mod node;
 mod poll;
@@ -40,8 +41,8 @@ mod standing;
 mod tests;
 
 pub use command::{
-    Command, Envelope, GroupKey, NodeAdmission, Report, RequestKey, SessionKey, TenureKey,
-    TransferMode,
+    AlarmAction, AlarmKind, Command, Envelope, GroupKey, NodeAdmission, Report, RequestKey,
+    SessionKey, TenureKey, TransferMode,
 };
 pub use contract::{CONTRACT_VERSIONS, Initiator, TRANSITIONS, Transition, is_listed};
 pub use dedup::{DEDUP_ENTRIES_MAX, DEDUP_KEPT_MS_MIN, DEDUP_WINDOW_MS};
@@ -56,8 +57,9 @@ pub use group::{
 pub use image::ImageError;
 pub use reply::{Outcome, Rejection, Reply};
 pub use spec::{
-    BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, NodeSpec, OverduePolicy,
-    Position, ProposedConfiguration, SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, LEASE_ID_MAX,
+    LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, NodeSpec, OverduePolicy, Position, ProposedConfiguration,
+    SPEC_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 pub use spread::SPREAD_DRAINS_MAX;
 pub use standing::{Part, Standing, StandingPart};

@@ -4,6 +4,7 @@ use quorate_types::{GroupName, NodeName, Revision, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{SessionKey, TenureKey};
+use crate::kv::{KvError, KvOpReply};
 
 /// A command's outcome. Kept for retries, so it stays small.
 pub type Outcome = Result<Reply, Rejection>;
@@ -36,6 +37,35 @@ pub enum Reply {
         revision: Revision,
         /// How many.
         moves: u32,
+    },
+    /// What an operation on the key space did.
+    Kv {
+        /// The key-value revision after it.
+        revision: u64,
+        /// Its answer.
+        reply: Box<KvOpReply>,
+    },
+    /// History was forgotten.
+    Compacted {
+        /// The key-value revision after it: compaction does not move it.
+        revision: u64,
+    },
+    /// A lease was granted.
+    LeaseGranted {
+        /// The session that it is.
+        session: SessionKey,
+        /// Its TTL in milliseconds.
+        ttl_ms: u64,
+    },
+    /// A lease was revoked and its keys deleted.
+    LeaseRevoked {
+        /// The key-value revision after it.
+        revision: u64,
+    },
+    /// An alarm was raised or cleared.
+    Alarmed {
+        /// Whether it was on before.
+        was_on: bool,
     },
 }
 
@@ -181,4 +211,7 @@ pub enum Rejection {
         /// Why not.
         why: String,
     },
+    /// The key space, its leases or its users refused.
+    #[error(transparent)]
+    Kv(#[from] KvError),
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_types::{DirectiveSeq, Principal, Revision, SessionId, Term};
+use quorate_types::{Principal, Revision, SessionId, Term};
 
 use crate::command::{NodeAdmission, SessionKey, TenureKey};
 use crate::event::{Cause, Event, Phase};
@@ -49,27 +49,18 @@ impl State {
                 });
             }
         }
+        // Leases choose their ids: those in use are skipped.
         self.session_last = self.session_last.next();
-        let key = SessionKey {
-            id: self.session_last,
-            created: self.revision_next(),
-        };
-        let session = Session {
-            key,
+        while self.sessions.contains_key(&self.session_last) {
+            self.session_last = self.session_last.next();
+        }
+        let key = self.file_session(
+            cx,
+            self.session_last,
+            principal,
+            node.map(|spec| spec.name.clone()),
             ttl_ms,
-            node: node.map(|spec| spec.name.clone()),
-            revoked: false,
-            directive_seq: DirectiveSeq::ZERO,
-            request_seq: 0,
-            request_outcome: None,
-            opened_at: self.cluster_time,
-            principal: principal.clone(),
-        };
-        self.sessions.insert(key.id, Arc::new(session));
-        cx.emit(Event::SessionOpened {
-            session: key,
-            ttl_ms,
-        });
+        );
         if let Some(spec) = node {
             let admission = self
                 .node(&spec.name)

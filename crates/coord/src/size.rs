@@ -3,6 +3,7 @@
 use quorate_types::Payload;
 
 use crate::command::{Command, Envelope};
+use crate::kv::{Compare, CompareTarget, KeyRange, KvCaller, KvOp};
 use crate::spec::{ContenderSpec, GroupSpec, NodeSpec, ProposedConfiguration};
 
 /// Encoded size of a record's fixed parts: an upper bound of its numbers and tags.
@@ -50,6 +51,35 @@ impl NodeSpec {
     }
 }
 
+impl KvOp {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let range_bytes = |range: &KeyRange| range.key.len() + range.range_end.len() + 16;
+        match self {
+            KvOp::Range(range) => range_bytes(&range.range) + FIXED_BYTES,
+            KvOp::Put(put) => put.key.len() + put.value.len() + 32,
+            KvOp::DeleteRange(delete) => range_bytes(&delete.range),
+            KvOp::Txn(txn) => {
+                let compared = |compare: &Compare| {
+                    let value = match &compare.target {
+                        CompareTarget::Value(value) => value.len(),
+                        _ => 0,
+                    };
+                    range_bytes(&compare.range) + value + 16
+                };
+                let ops = txn.success.iter().chain(&txn.failure);
+                16 + txn.compare.iter().map(compared).sum::<usize>()
+                    + ops.map(KvOp::size_bytes).sum::<usize>()
+            }
+        }
+    }
+}
+
+fn caller_bytes(caller: Option<&KvCaller>) -> usize {
+    caller.map_or(0, |caller| caller.user.len() + 16)
+}
+
 impl Command {
     /// Roughly its encoded size in bytes.
     #[must_use]
@@ -91,6 +121,11 @@ impl Command {
             Command::WithdrawReport { tenure, .. } => {
                 tenure.group.name.as_str().len() + FIXED_BYTES
             }
+            Command::Kv { caller, op } => caller_bytes(caller.as_ref()) + op.size_bytes(),
+            Command::CompactKv { caller, .. }
+            | Command::GrantLease { caller, .. }
+            | Command::RevokeLease { caller, .. } => caller_bytes(caller.as_ref()),
+            Command::Alarm { .. } => 0,
             Command::CloseSession { .. } | Command::RevokeSession { .. } | Command::Advance => 0,
         }
     }

@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 pub const TTL_MS_MIN: u64 = 100;
 /// Longest session TTL in milliseconds: one day.
 pub const TTL_MS_MAX: u64 = 86_400_000;
+/// Shortest TTL of a lease in milliseconds: shorter ones are raised to it.
+pub const LEASE_TTL_MS_MIN: u64 = 1_000;
+/// Longest TTL of a lease in milliseconds: etcd's 9,000,000,000 seconds.
+pub const LEASE_TTL_MS_MAX: u64 = 9_000_000_000_000;
+/// Greatest id of a lease: etcd's are signed.
+pub const LEASE_ID_MAX: u64 = i64::MAX as u64;
 /// Largest encoded spec of a group, contender or node, in bytes.
 pub const SPEC_BYTES_MAX: usize = 64 * 1024;
 /// Most groups, contenders or reports in one command.

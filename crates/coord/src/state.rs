@@ -15,6 +15,7 @@ use crate::command::{NodeAdmission, RequestKey, SessionKey};
 use crate::dedup::Dedup;
 use crate::group::Group;
 use crate::image::Image;
+use crate::keys::Alarms;
 use crate::reply::Outcome;
 use crate::spec::NodeSpec;
 use crate::spread::{Balance, Sweep};
@@ -30,7 +31,7 @@ pub(crate) struct GroupId(pub(crate) u64);
 /// A node's liveness, and what is remembered of its requests.
 ///
 /// # Invariants
-/// - `key.id` is the id it is filed under, and is never reused.
+/// - `key.id` is the id it is filed under. A lease may be granted under an id that another session had: `key.created` differs then.
 /// - A session that names a node is that node's live session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -155,6 +156,7 @@ pub struct State {
     pub(crate) dedup: Dedup,
     pub(crate) balance: Balance,
     pub(crate) sweep: Sweep,
+    pub(crate) alarms: Alarms,
     pub(crate) derived: Derived,
 }
 
@@ -182,6 +184,7 @@ impl State {
             dedup: Dedup::default(),
             balance: Balance::default(),
             sweep: Sweep::default(),
+            alarms: Alarms::new(),
             derived: Derived::default(),
         }
     }
@@ -327,7 +330,7 @@ impl State {
     #[must_use]
     pub fn dedup_lookup(&self, key: &RequestKey) -> Option<&Outcome> {
         match key {
-            RequestKey::Internal => None,
+            RequestKey::Internal | RequestKey::Unkeyed => None,
             RequestKey::Session { session, seq } => {
                 let found = self
                     .session(session.id)

@@ -3,6 +3,7 @@
 mod deposing;
 mod elections;
 mod handovers;
+mod leases;
 mod polls;
 mod random;
 mod sessions;

@@ -2,6 +2,7 @@
 
 use crate::contract::CONTRACT_VERSIONS;
 use crate::depose::REASON_BYTES_MAX;
+use crate::keys::ALARMS_MAX;
 use crate::reply::Rejection;
 use crate::spec::{
     BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, NodeSpec, SPEC_BYTES_MAX,
@@ -40,6 +41,10 @@ pub(crate) fn ttl(ttl_ms: u64) -> Result<(), Rejection> {
         TTL_MS_MIN,
         TTL_MS_MAX,
     )
+}
+
+pub(crate) fn alarms(count: usize) -> Result<(), Rejection> {
+    within("the number of alarms", count, 0, ALARMS_MAX)
 }
 
 pub(crate) fn batch(what: &str, count: usize) -> Result<(), Rejection> {

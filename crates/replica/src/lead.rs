@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_consensus::{Output as Order, RoundId, TransferError};
 use quorate_coord::{Command, Envelope, Event, RequestKey, SessionKey};
 use quorate_types::{
-    ClusterTime, ContractVersion, LogIndex, Principal, Term, Time, TraceId, WallTime,
+    ClusterTime, ContractVersion, LogIndex, Principal, SessionId, Term, Time, TraceId, WallTime,
 };
 
 use crate::call::{Proposal, Refusal, Request, Response};
@@ -408,6 +408,13 @@ impl Replica {
             Command::RevokeSession { session } => self
                 .state
                 .session(*session)
+                .map(|session| session.key)
+                .into_iter()
+                .collect(),
+            Command::RevokeLease { id, .. } => self
+                .state
+                .session(SessionId(*id))
+                .filter(|session| session.node.is_none())
                 .map(|session| session.key)
                 .into_iter()
                 .collect(),

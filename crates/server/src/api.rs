@@ -160,7 +160,7 @@ impl ApiState {
     ) -> Result<Done, ApiError> {
         match self.change(caller, mutation, command).await? {
             Reply::Done { revision } | Reply::Moving { revision, .. } => Ok(Done { revision }),
-            reply @ (Reply::SessionOpened { .. } | Reply::Partly { .. }) => Err(unexpected(&reply)),
+            reply => Err(unexpected(&reply)),
         }
     }
 
@@ -394,7 +394,7 @@ impl Api for ServerApi {
         {
             Reply::Moving { revision, moves } => Ok(Moving { revision, moves }),
             Reply::Done { revision } => Ok(Moving { revision, moves: 0 }),
-            reply @ (Reply::SessionOpened { .. } | Reply::Partly { .. }) => Err(unexpected(&reply)),
+            reply => Err(unexpected(&reply)),
         }
     }
 

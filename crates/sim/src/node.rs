@@ -164,7 +164,7 @@ impl Node {
 /// The trace of a request: derived from its key, so that retries share it.
 pub(crate) fn trace_of(key: &RequestKey) -> TraceId {
     let bytes = match key {
-        RequestKey::Internal => return TraceId::default(),
+        RequestKey::Internal | RequestKey::Unkeyed => return TraceId::default(),
         RequestKey::Session { session, seq } => [session.id.0, session.created.0, *seq]
             .iter()
             .flat_map(|n| n.to_le_bytes())

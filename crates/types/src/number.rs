@@ -114,7 +114,7 @@ number! {
     ReplicaId(u64), "s"
 }
 number! {
-    /// One session, assigned by the state machine and never reused within a cluster.
+    /// One session. The state machine numbers them, save that a lease may choose; reused ids differ in the revision that opened them.
     SessionId(u64), "l"
 }
 number! {

@@ -73,12 +73,21 @@ pub enum KvError {
         /// Which, as text.
         key: String,
     },
-    /// The space is used up.
-    #[error("the key space holds {found} bytes, its quota is {max}")]
+    /// The space is used up: a server raised the alarm. Delete, compact, then clear the alarm.
+    #[error("the key space is out of space: it holds {found} bytes")]
     NoSpace {
         /// How much is there.
         found: u64,
-        /// How much there may be.
+    },
+    /// A server's data differ from the others': nothing is read or written until that alarm is cleared.
+    #[error("the data of a server are corrupt; the key space is closed")]
+    Corrupt,
+    /// A lease's id is not a positive signed number. The serving server draws one where 0 was asked for.
+    #[error("leases are numbered from 1 to {max}, not {found}")]
+    LeaseIdOutOfBounds {
+        /// What was given.
+        found: u64,
+        /// The greatest one.
         max: u64,
     },
     /// The users' part refused.

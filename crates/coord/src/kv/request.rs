@@ -4,6 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Blob;
 
+/// On whose behalf an operation is done, where users are distinguished. Checked when it is applied, since rights may change in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvCaller {
+    /// The user.
+    pub user: String,
+    /// The revision of users and roles that the caller was authenticated at; 0 where it does not depend on one.
+    pub auth_revision: u64,
+}
+
 /// A key with its value and numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyValue {

@@ -425,6 +425,13 @@ pub(super) fn request_done(
             revision: session.created,
             refused: Vec::new(),
         }),
+        Ok(
+            reply @ (coord::Reply::Kv { .. }
+            | coord::Reply::Compacted { .. }
+            | coord::Reply::LeaseGranted { .. }
+            | coord::Reply::LeaseRevoked { .. }
+            | coord::Reply::Alarmed { .. }),
+        ) => Err(super::unexpected(&reply)),
         Err(rejection) => Err(super::refusal::of_rejection(&rejection)),
     }
 }

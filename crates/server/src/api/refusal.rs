@@ -44,6 +44,8 @@ pub(super) fn of_rejection(rejection: &Rejection) -> ApiError {
         // Only the leader's own commands carry a term; a caller never sees this.
         Rejection::StaleTerm => ApiErrorKind::Internal,
         Rejection::MayNotReport { .. } => ApiErrorKind::PermissionDenied,
+        // The native API has no command of the key space; the etcd API says these in its own words.
+        Rejection::Kv(_) => ApiErrorKind::Internal,
     };
     let error = ApiError::new(kind, rejection.to_string());
     if kind == ApiErrorKind::Overloaded {

@@ -12,7 +12,7 @@ use super::{LANES, lane_name};
 use crate::boot::SharedDataDir;
 
 /// The newest format of peer messages that this release speaks.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// Why a connection is refused. The text goes to the other side, too, so that both logs say it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

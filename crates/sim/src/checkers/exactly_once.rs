@@ -38,7 +38,7 @@ impl Once {
             let (before, first) = (*before, first.clone());
             return self.on_repeated(entry, envelope, (before, &first), outcome);
         }
-        if envelope.request != RequestKey::Internal && !is_passing(outcome) {
+        if !is_unkeyed(&envelope.request) && !is_passing(outcome) {
             self.outcomes
                 .insert(envelope.request, (entry.index, outcome.clone()));
         }
@@ -61,7 +61,7 @@ impl Once {
                     Err(Rejection::RequestOutOfOrder { .. } | Rejection::UnknownSession { .. })
                 )
             }
-            RequestKey::Caller(_) | RequestKey::Internal => {
+            RequestKey::Caller(_) | RequestKey::Internal | RequestKey::Unkeyed => {
                 self.caller_repeats += 1;
                 false
             }
@@ -103,6 +103,11 @@ impl Once {
     pub fn count(&self) -> u64 {
         self.effects.len() as u64
     }
+}
+
+/// Whether nothing is remembered of a request: it is never retried.
+fn is_unkeyed(request: &RequestKey) -> bool {
+    matches!(request, RequestKey::Internal | RequestKey::Unkeyed)
 }
 
 /// Whether an outcome may differ the next time: the request was not taken in, so nothing is remembered of it.
