@@ -4,6 +4,7 @@ use quorate_types::NodeName;
 use quorate_wire::api::{ApiError, ApiErrorKind, TenureId};
 
 use crate::fence::FenceError;
+use crate::kv::{KvFault, KvRefusal};
 
 /// What to do about an [`Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,16 @@ pub struct Error {
     kind: ErrorKind,
     what: String,
     #[source]
-    api: Option<ApiError>,
+    said: Option<Said>,
+}
+
+/// What a server said, by which of its APIs.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Said {
+    #[error(transparent)]
+    Api(ApiError),
+    #[error(transparent)]
+    Kv(KvRefusal),
 }
 
 impl Error {
@@ -47,7 +57,7 @@ impl Error {
         Self {
             kind,
             what: what.into(),
-            api: None,
+            said: None,
         }
     }
 
@@ -56,7 +66,7 @@ impl Error {
         Self {
             kind: kind_of(error.kind),
             what: what.into(),
-            api: Some(error),
+            said: Some(Said::Api(error)),
         }
     }
 
@@ -66,7 +76,16 @@ impl Error {
         Self {
             kind: ErrorKind::Unknown,
             what,
-            api: Some(error),
+            said: Some(Said::Api(error)),
+        }
+    }
+
+    /// What a server said through etcd's API while `what` was tried.
+    pub(crate) fn kv(kind: ErrorKind, what: impl Into<String>, refusal: KvRefusal) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            said: Some(Said::Kv(refusal)),
         }
     }
 
@@ -87,7 +106,19 @@ impl Error {
     /// What exactly the server refused, where it was a server.
     #[must_use]
     pub fn api_kind(&self) -> Option<ApiErrorKind> {
-        self.api.as_ref().map(|error| error.kind)
+        match &self.said {
+            Some(Said::Api(error)) => Some(error.kind),
+            _ => None,
+        }
+    }
+
+    /// What exactly the key space refused, where it was that.
+    #[must_use]
+    pub fn kv_fault(&self) -> Option<KvFault> {
+        match &self.said {
+            Some(Said::Kv(refusal)) => Some(refusal.fault),
+            _ => None,
+        }
     }
 }
 

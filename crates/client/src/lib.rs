@@ -42,6 +42,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fence;
+pub mod kv;
 mod leadership;
 pub mod lease;
 mod session;
@@ -51,6 +52,7 @@ pub use client::{Client, ClientOptions};
 pub use clock::now as boot_time;
 pub use error::{Error, ErrorKind};
 pub use fence::{Fence, FenceError};
+pub use kv::{KeyRange, Kv, Lock, Read};
 pub use leadership::{Leadership, Reported};
 pub use lease::LostCause;
 pub use quorate_types::{

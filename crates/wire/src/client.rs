@@ -58,6 +58,7 @@ impl Default for ConnectOptions {
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     inner: QuorateClient<Channel>,
+    channel: Channel,
 }
 
 fn unreachable(address: &str, why: &dyn std::error::Error) -> ApiError {
@@ -108,12 +109,19 @@ impl ApiClient {
     }
 
     fn over(channel: Channel) -> Self {
-        let inner = QuorateClient::new(channel);
+        let inner = QuorateClient::new(channel.clone());
         Self {
+            channel,
             inner: inner
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         }
+    }
+
+    /// The channel below it, for the other services of the same port: etcd's.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     fn endpoint(address: &str, options: &ConnectOptions) -> Result<Endpoint, ApiError> {

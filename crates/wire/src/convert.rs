@@ -13,7 +13,8 @@ use quorate_types::{ContractVersion, GroupName, NAME_BYTES_MAX, NodeName, Reques
 use crate::api::{ApiError, ApiErrorKind, BATCH_MAX, Freshness, Mutation, SPEC_BYTES_MAX};
 use crate::proto;
 
-pub(crate) use error::{error_of, status_of};
+pub(crate) use error::status_of;
+pub use error::{error_of, never_sent};
 
 /// What is encoded and what is decoded have the same shape in both directions.
 type Decoded<T> = Result<T, ApiError>;

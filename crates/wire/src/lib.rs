@@ -12,6 +12,7 @@ mod service;
 
 pub use bytes::WireMessage;
 pub use client::{ApiClient, ClientIdentity, ClientTls, ConnectOptions};
+pub use convert::{error_of, never_sent};
 pub use service::{refusal, routes};
 
 mod proto {

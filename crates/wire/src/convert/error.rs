@@ -53,7 +53,8 @@ pub(crate) fn status_of(error: ApiError) -> Status {
 }
 
 /// What a status means to the caller.
-pub(crate) fn error_of(status: &Status) -> ApiError {
+#[must_use]
+pub fn error_of(status: &Status) -> ApiError {
     let text = |key: &str| {
         status
             .metadata()
@@ -101,7 +102,8 @@ pub(crate) fn error_of(status: &Status) -> ApiError {
 }
 
 /// The connection was never made: the error's chain says so. Anything less certain counts as sent.
-fn never_sent(status: &Status) -> bool {
+#[must_use]
+pub fn never_sent(status: &Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         if error.downcast_ref::<tonic::ConnectError>().is_some() {
