@@ -7,6 +7,7 @@ mod call;
 mod config;
 mod feed;
 mod input;
+mod kv_watch;
 mod lead;
 mod lease;
 mod output;
@@ -22,6 +23,10 @@ pub use call::{CallId, Proposal, Refusal, Request, Response};
 pub use config::{Boot, Config};
 pub use feed::{Feed, FeedLimits, Next, Place};
 pub use input::Input;
+pub use kv_watch::{
+    KvCatchUp, KvCaught, KvEvent, KvLog, KvNotice, KvStreamId, KvTaken, KvWaiterId, KvWatchLimits,
+    KvWatchRefusal, KvWatchSpec, KvWatchStats, KvWatches, NO_WATCH_ID,
+};
 pub use output::{AppliedEntry, Output, Published};
 pub use peer::{Lane, PeerMessage};
 pub use replica::Replica;

@@ -1,0 +1,78 @@
+//! One bounded piece of a version's changes, as watches are told of it.
+
+use std::collections::BTreeMap;
+
+use quorate_coord::kv::Blob;
+
+use super::index::Index;
+use super::{Filter, KvEvent, KvLog, KvWatchLimits, WatchKey, key_of, revision_of};
+
+/// What one piece holds.
+pub(super) struct Piece {
+    /// What each watch is told.
+    pub(super) found: BTreeMap<WatchKey, Vec<KvEvent>>,
+    /// Everything from the start of the piece through this revision was read.
+    pub(super) through: u64,
+    /// Whether the log goes on.
+    pub(super) more: bool,
+}
+
+impl Piece {
+    /// Reads from a revision on, whole revisions, until a limit is reached. `changed` is told each key.
+    pub(super) fn read<'a>(
+        log: &impl KvLog,
+        from: u64,
+        limits: KvWatchLimits,
+        index: &Index,
+        filter_of: impl Fn(WatchKey) -> &'a Filter,
+        mut changed: impl FnMut(&Blob),
+    ) -> Self {
+        let newest = log.revision();
+        let mut piece = Self {
+            found: BTreeMap::new(),
+            through: from - 1,
+            more: false,
+        };
+        let (mut changes, mut bytes) = (0, 0);
+        for change in log.changes(from) {
+            let revision = revision_of(change);
+            assert!(
+                from <= revision && piece.through <= revision && revision <= newest,
+                "a change of revision {revision} follows one of {} in a log from {from} to {newest}",
+                piece.through
+            );
+            let full = changes >= limits.piece_changes_max || bytes >= limits.piece_bytes_max;
+            if full && revision > piece.through {
+                piece.more = true;
+                return piece;
+            }
+            piece.through = revision;
+            changes += 1;
+            changed(key_of(change));
+            // Looked up once for all that want it. What the events point to is shared, too: it counts once.
+            let mut before = None;
+            let mut shared_bytes = 0;
+            index.find(key_of(change), &mut |watch| {
+                let filter = filter_of(watch);
+                if !filter.wants(change) {
+                    return;
+                }
+                let prev = filter.prev_kv.then(|| {
+                    before
+                        .get_or_insert_with(|| log.at(key_of(change), revision - 1))
+                        .clone()
+                });
+                let event = KvEvent {
+                    change: change.clone(),
+                    prev: prev.flatten(),
+                };
+                shared_bytes = shared_bytes.max(event.size_bytes());
+                bytes += size_of::<KvEvent>();
+                piece.found.entry(watch).or_default().push(event);
+            });
+            bytes += shared_bytes;
+        }
+        piece.through = piece.through.max(newest);
+        piece
+    }
+}
