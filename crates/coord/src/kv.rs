@@ -7,9 +7,21 @@ mod blob;
 mod error;
 mod request;
 
+mod check;
+mod store;
+
+mod compact;
+mod hash;
+mod image;
+mod index;
+mod read;
+mod txn;
+
 pub use blob::Blob;
+pub use check::check;
 pub use error::{AuthError, KvError};
 pub use request::{
     Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller, KvChange,
     KvOp, KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
 };
+pub use store::{KvStore, OWN_PREFIX};
