@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, contend, contract, dev, group, guard, node, server, session, status, why,
+    completion, contend, contract, dev, group, guard, import, kv, lock, node, server, session,
+    status, why,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -103,6 +104,13 @@ pub(crate) enum Command {
     Node(node::NodeArgs),
     /// Sessions: the nodes' liveness.
     Session(session::SessionArgs),
+    /// The key space: keys with values, their history, conditions and changes.
+    Kv(kv::KvArgs),
+    /// Hold a lock, and run COMMAND while it is held, and only then.
+    #[command(after_help = lock::EXAMPLES)]
+    Lock(lock::LockArgs),
+    /// Move keys and leases in from an etcd cluster, or back.
+    Import(import::ImportArgs),
     /// Hand the backbone's leadership to another server.
     TransferLeader(status::TransferLeaderArgs),
     /// Why a group's holder holds it, and why the others do not.
@@ -141,7 +149,9 @@ pub(crate) fn command() -> clap::Command {
 fn with_environment(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| match arg.get_long() {
         // What only we set, what ends at once, and what an inherited environment must not switch on.
-        None | Some("help" | "version" | "die-with" | "yes" | "force") => arg,
+        None | Some("help" | "version" | "die-with" | "yes" | "force" | "prefix" | "from-key") => {
+            arg
+        }
         Some(_) if arg.is_hide_set() || arg.get_env().is_some() => arg,
         Some(long) => {
             // Lives as long as the process, once per flag: clap asks for a static name.
@@ -211,7 +221,8 @@ mod tests {
         fn check(command: &clap::Command) {
             for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
                 let Some(long) = arg.get_long() else { continue };
-                let must_be_meant = ["help", "version", "yes", "force"].contains(&long);
+                let must_be_meant =
+                    ["help", "version", "yes", "force", "prefix", "from-key"].contains(&long);
                 assert_eq!(
                     arg.get_env().is_none(),
                     must_be_meant,

@@ -1,6 +1,7 @@
 //! What every command shares: the connection, the output format, and asking before things change.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,6 +12,14 @@ use serde::Serialize;
 use crate::args::{Careful, Global};
 use crate::exit::{Code, Failure};
 use crate::output::{self, Format};
+
+/// Files by which a connection is secured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Certificates {
+    pub(crate) cacert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
 
 /// What every command shares.
 #[derive(Clone, Debug)]
@@ -42,12 +51,21 @@ impl Context {
 
     /// A client of these endpoints, with this command line's certificates and patience.
     pub(crate) fn client_of(&self, endpoints: &[String]) -> anyhow::Result<Client> {
-        let client = Client::lazy(endpoints, self.options()?)?;
+        self.client_with(endpoints, Certificates::default())
+    }
+
+    /// A client of these endpoints; certificates that are not given are this command line's.
+    pub(crate) fn client_with(
+        &self,
+        endpoints: &[String],
+        certificates: Certificates,
+    ) -> anyhow::Result<Client> {
+        let client = Client::lazy(endpoints, self.options(certificates)?)?;
         Ok(client)
     }
 
-    fn options(&self) -> anyhow::Result<ClientOptions> {
-        let read = |path: &Option<std::path::PathBuf>| match path {
+    fn options(&self, certificates: Certificates) -> anyhow::Result<ClientOptions> {
+        let read = |path: &Option<PathBuf>| match path {
             None => Ok(None),
             Some(path) => match std::fs::read(path) {
                 Ok(pem) => Ok(Some(pem)),
@@ -58,9 +76,9 @@ impl Context {
             },
         };
         let (ca, cert, key) = (
-            read(&self.global.cacert)?,
-            read(&self.global.cert)?,
-            read(&self.global.key)?,
+            read(&certificates.cacert.or(self.global.cacert.clone()))?,
+            read(&certificates.cert.or(self.global.cert.clone()))?,
+            read(&certificates.key.or(self.global.key.clone()))?,
         );
         let mut options = ClientOptions {
             timeout: self.global.timeout,

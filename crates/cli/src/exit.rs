@@ -17,7 +17,7 @@ pub(crate) enum Code {
     Unavailable = 5,
     /// It may or may not have been done: look before trying again.
     Unknown = 6,
-    /// The leadership under which COMMAND ran was lost.
+    /// The leadership or lock under which COMMAND ran was lost.
     Lost = 7,
 }
 
@@ -31,8 +31,8 @@ Exit codes:
   4  conflict: exists already, has changed, or a condition does not hold; nothing was done
   5  unavailable: no server could serve it; nothing was done, try again
   6  unknown: it may or may not have been done; look before trying again
-  7  leadership lost (`contend --once`)
-`contend` otherwise ends with the exit code of COMMAND (128 + the signal that killed it).";
+  7  leadership lost (`contend --once`), or the lock (`lock`)
+`contend` and `lock` otherwise end with the exit code of COMMAND (128 + the signal that killed it).";
 
 /// A failure with its exit code and what the user can do about it.
 #[derive(Debug)]

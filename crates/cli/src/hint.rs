@@ -1,5 +1,6 @@
 //! From an error to its exit code, and to what the user can do about it.
 
+use quorate_client::kv::KvFault;
 use quorate_client::{ApiErrorKind, Error as ClientError, ErrorKind};
 use quorate_server::{ConfigError, StartError, StopReason};
 
@@ -48,6 +49,13 @@ fn code_of_client(error: &ClientError) -> Code {
     if *error.kind() == ErrorKind::Unknown {
         return Code::Unknown;
     }
+    match error.kv_fault() {
+        Some(KvFault::Compacted | KvFault::LeaseNotFound | KvFault::KeyNotFound) => {
+            return Code::NotFound;
+        }
+        Some(KvFault::ReadOnlyKey | KvFault::NoSpace) => return Code::Failed,
+        _ => {}
+    }
     match error.api_kind() {
         Some(Api::UnknownGroup | Api::UnknownNode | Api::UnknownSession) => return Code::NotFound,
         Some(Api::NotEligible | Api::BadTransfer | Api::StaleTenure | Api::SessionRevoked) => {
@@ -69,6 +77,9 @@ fn code_of_client(error: &ClientError) -> Code {
 
 fn hint_of_client(error: &ClientError) -> Option<&'static str> {
     use ApiErrorKind as Api;
+    if let Some(fault) = error.kv_fault() {
+        return hint_of_fault(fault, error.kind());
+    }
     if *error.kind() == ErrorKind::Unknown {
         return Some(
             "look whether it was done (`quorate group show`, `quorate node list`) before you try again",
@@ -109,6 +120,38 @@ fn hint_of_client(error: &ClientError) -> Option<&'static str> {
             "is a server running there? --endpoints or QUORATE_ENDPOINTS says where to look; `quorate dev` starts three"
         }
         Api::Behind | Api::ShuttingDown => "try again, or name more servers in --endpoints",
+        _ => return None,
+    };
+    Some(hint)
+}
+
+fn hint_of_fault(fault: KvFault, kind: &ErrorKind) -> Option<&'static str> {
+    if *kind == ErrorKind::Unknown {
+        return Some("look whether it was done (`quorate kv get`) before you try again");
+    }
+    let hint = match fault {
+        KvFault::Compacted => {
+            "history before a compaction is gone: read the keys as they are now, and go on from that revision"
+        }
+        KvFault::FutureRevision => "`quorate kv get KEY -o json` tells the revision that there is",
+        KvFault::LeaseNotFound => {
+            "it has expired or was revoked: its keys went with it; `quorate node list` lists nodes' sessions"
+        }
+        KvFault::ReadOnlyKey => "keys below /quorate/ are written by the servers alone",
+        KvFault::NoSpace => {
+            "delete what is not needed, `quorate kv compact`, then clear the alarm; or raise quota_backend_bytes"
+        }
+        KvFault::TooLarge => "split the value, or the transaction: servers take 1.5 MiB at most",
+        KvFault::Unauthenticated | KvFault::PermissionDenied => {
+            "use a user that may do this (--user; QUORATE_PASSWORD in the environment)"
+        }
+        KvFault::Unreachable => {
+            "is a server running there? --endpoints or QUORATE_ENDPOINTS says where to look; `quorate dev` starts three"
+        }
+        KvFault::Unsupported => "the servers do not serve this; are they of this version?",
+        _ if *kind == ErrorKind::Retry => {
+            "a majority of the servers must run and reach each other: `quorate status` shows them"
+        }
         _ => return None,
     };
     Some(hint)

@@ -21,10 +21,11 @@ use quorate_client::{
 };
 
 use crate::args::{duration, pair};
+use crate::commands::guard::MarginArgs;
 use crate::context::{Context, group_name, node_name};
 use crate::exit::{Code, Failure};
 use crate::signals::StopSignals;
-use run::{Ended, Margins, Runs};
+use run::{Ended, Runs};
 
 /// Stands in groups and runs COMMAND for each one that is led.
 ///
@@ -51,12 +52,8 @@ pub(crate) struct ContendArgs {
     /// How long the session lives without a sign of this process.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     ttl: Duration,
-    /// COMMAND is asked to stop this long before the lease ends; by default a quarter of the TTL.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    term_before: Option<Duration>,
-    /// COMMAND is killed this long before the lease ends; by default a twentieth of the TTL.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    kill_before: Option<Duration>,
+    #[command(flatten)]
+    margins: MarginArgs,
     /// Higher is preferred.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
@@ -83,7 +80,7 @@ impl ContendArgs {
             .iter()
             .map(|group| group_name(group))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let margins = self.margins()?;
+        let margins = self.margins.of(self.ttl)?;
         let node = self.node()?;
         let client = context.client()?;
         if self.create {
@@ -136,24 +133,6 @@ impl ContendArgs {
                 }
             }
         }
-    }
-
-    fn margins(&self) -> anyhow::Result<Margins> {
-        let margins = Margins {
-            term_before: self.term_before.unwrap_or(self.ttl / 4),
-            kill_before: self
-                .kill_before
-                .unwrap_or((self.ttl / 20).max(Duration::from_millis(10))),
-        };
-        if margins.kill_before > margins.term_before || margins.term_before >= self.ttl / 2 {
-            let message = format!(
-                "--kill-before {:?} and --term-before {:?} do not suit --ttl {:?}",
-                margins.kill_before, margins.term_before, self.ttl
-            );
-            let hint = "keep kill-before <= term-before < ttl / 2: a lease is confirmed every third of the TTL";
-            return Err(Failure::usage(message).with_hint(hint).into());
-        }
-        Ok(margins)
     }
 
     fn node(&self) -> anyhow::Result<NodeSpec> {

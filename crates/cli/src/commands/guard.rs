@@ -13,6 +13,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use quorate_types::Time;
@@ -24,6 +25,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
+use crate::args::duration;
+use crate::exit::Failure;
 use crate::{clock, process};
 
 /// Runs COMMAND under deadlines.
@@ -38,6 +41,87 @@ pub(crate) struct GuardArgs {
     /// What to run.
     #[arg(last = true, required = true)]
     command: Vec<String>,
+}
+
+/// When COMMAND is stopped, as flags.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MarginArgs {
+    /// COMMAND is asked to stop this long before the lease ends; by default a quarter of the TTL.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    term_before: Option<Duration>,
+    /// COMMAND is killed this long before the lease ends; by default a twentieth of the TTL.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    kill_before: Option<Duration>,
+}
+
+impl MarginArgs {
+    /// The margins for a TTL.
+    pub(crate) fn of(&self, ttl: Duration) -> anyhow::Result<Margins> {
+        let margins = Margins {
+            term_before: self.term_before.unwrap_or(ttl / 4),
+            kill_before: self
+                .kill_before
+                .unwrap_or((ttl / 20).max(Duration::from_millis(10))),
+        };
+        if margins.kill_before > margins.term_before || margins.term_before >= ttl / 2 {
+            let message = format!(
+                "--kill-before {:?} and --term-before {:?} do not suit --ttl {ttl:?}",
+                margins.kill_before, margins.term_before
+            );
+            let hint = "keep kill-before <= term-before < ttl / 2: a lease is confirmed every third of the TTL";
+            return Err(Failure::usage(message).with_hint(hint).into());
+        }
+        Ok(margins)
+    }
+}
+
+/// How long before the end of the lease COMMAND is asked to stop, and killed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Margins {
+    term_before: Duration,
+    kill_before: Duration,
+}
+
+impl Margins {
+    /// When COMMAND is asked to stop, and killed, where the lease ends at `until`.
+    pub(crate) fn deadlines(&self, until: Time) -> (Time, Time) {
+        (until - self.term_before, until - self.kill_before)
+    }
+}
+
+/// Starts COMMAND behind a guard, which listens on its standard input.
+pub(crate) fn start(
+    command: &[String],
+    term_at: Time,
+    kill_at: Time,
+    environment: impl IntoIterator<Item = (&'static str, String)>,
+) -> anyhow::Result<tokio::process::Child> {
+    let own = std::env::current_exe().context("find this program's own file")?;
+    tokio::process::Command::new(own)
+        .arg("__guard")
+        .args(["--term-at", &term_at.0.to_string()])
+        .args(["--kill-at", &kill_at.0.to_string(), "--"])
+        .args(command)
+        .envs(environment)
+        .stdin(Stdio::piped())
+        // Ctrl-C is for this process, which then stops COMMAND in good order.
+        .process_group(0)
+        .spawn()
+        .context("start the guard of COMMAND")
+}
+
+/// What tells a guard until when the lease is confirmed.
+pub(crate) fn lease_line(term_at: Time, kill_at: Time) -> String {
+    format!("lease {} {}\n", term_at.0, kill_at.0)
+}
+
+/// A short line into an almost empty pipe: it fits, or the guard is gone or stuck and needs no word to act.
+pub(crate) fn tell(input: &mut tokio::process::ChildStdin, line: &str) {
+    use std::future::Future;
+    use tokio::io::AsyncWriteExt;
+    let mut write = std::pin::pin!(input.write_all(line.as_bytes()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let _ = write.as_mut().poll(&mut context);
 }
 
 /// Both deadlines, and how far the end has got.

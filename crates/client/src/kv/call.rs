@@ -116,7 +116,9 @@ impl Kv {
                 Err(failed) => failed,
             };
             // Users changed, or the token is too old: it was refused before anything was done.
-            if failed.fault() == KvFault::Unauthenticated && !token_renewed && self.forget_token() {
+            if failed.fault() == KvFault::Unauthenticated && !token_renewed && self.login.is_some()
+            {
+                self.forget_token();
                 token_renewed = true;
                 continue;
             }

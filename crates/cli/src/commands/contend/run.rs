@@ -1,24 +1,15 @@
 //! The running COMMANDs, one behind a guard of its own for each group that is led.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate_client::{GroupName, Leadership, TenureId};
 use quorate_types::Time;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinSet;
 
+use crate::commands::guard::{self, Margins};
 use crate::{clock, process};
-
-/// How long before the end of the lease COMMAND is asked to stop, and killed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Margins {
-    pub(super) term_before: Duration,
-    pub(super) kill_before: Duration,
-}
 
 /// How a COMMAND came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,47 +61,26 @@ impl Runs {
         }
     }
 
-    fn deadlines(&self, until: Time) -> (Time, Time) {
-        (
-            until - self.margins.term_before,
-            until - self.margins.kill_before,
-        )
-    }
-
     /// Starts COMMAND for a leadership, unless one runs for the group: that one has to end first.
     pub(super) fn start(&mut self, leadership: &Leadership) -> anyhow::Result<()> {
         let group = leadership.group();
         let Some(until) = leadership.valid_until() else {
             return Ok(());
         };
-        let (term_at, kill_at) = self.deadlines(until);
+        let (term_at, kill_at) = self.margins.deadlines(until);
         // So near to its end that COMMAND would be stopped at once: the next confirmation starts it.
         if self.runs.contains_key(group) || !leadership.check() || clock::now() >= term_at {
             return Ok(());
         }
-        let mut child = Command::from(std::process::Command::new(
-            std::env::current_exe().context("find this program's own file")?,
-        ))
-        .arg("__guard")
-        .args([
-            "--term-at",
-            &term_at.0.to_string(),
-            "--kill-at",
-            &kill_at.0.to_string(),
-            "--",
-        ])
-        .args(&self.command)
-        .env("QUORATE_GROUP", group.as_str())
-        .env("QUORATE_TENURE", leadership.tenure().number.to_string())
-        .env(
-            "QUORATE_FENCING_TOKEN",
-            leadership.fencing_token().to_string(),
-        )
-        .stdin(Stdio::piped())
-        // Ctrl-C is for this process, which then stops COMMAND in good order.
-        .process_group(0)
-        .spawn()
-        .context("start the guard of COMMAND")?;
+        let environment = [
+            ("QUORATE_GROUP", group.to_string()),
+            ("QUORATE_TENURE", leadership.tenure().number.to_string()),
+            (
+                "QUORATE_FENCING_TOKEN",
+                leadership.fencing_token().to_string(),
+            ),
+        ];
+        let mut child = guard::start(&self.command, term_at, kill_at, environment)?;
         let input = child.stdin.take().context("tell the guard of COMMAND")?;
         self.runs.insert(
             group.clone(),
@@ -160,11 +130,10 @@ impl Runs {
             let Some(until) = run.leadership.valid_until() else {
                 continue;
             };
-            let term_at = until - margins.term_before;
+            let (term_at, kill_at) = margins.deadlines(until);
             if term_at > run.term_at {
                 run.term_at = term_at;
-                let kill_at = until - margins.kill_before;
-                run.tell(&format!("lease {} {}\n", term_at.0, kill_at.0));
+                run.tell(&guard::lease_line(term_at, kill_at));
             }
         }
     }
@@ -204,12 +173,8 @@ impl Runs {
 }
 
 impl Run {
-    /// A short line into an almost empty pipe: it fits, or the guard is gone or stuck and needs no word to act.
     fn tell(&mut self, line: &str) {
-        use std::future::Future;
-        let mut write = std::pin::pin!(self.input.write_all(line.as_bytes()));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = write.as_mut().poll(&mut context);
+        guard::tell(&mut self.input, line);
     }
 }
 
