@@ -7,6 +7,7 @@ mod arrows;
 #[cfg(test)]
 mod commands;
 mod crashtest;
+mod etcd_diff;
 mod fuzz;
 mod links;
 mod manifest;
@@ -19,14 +20,15 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
-const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants | fuzz | crashtest>
+const USAGE: &str = "usage: cargo xtask <verify | check | fix | mutants | fuzz | crashtest | etcd-diff>
 
   verify  format, lints, dependency arrows, repository rules, cargo-deny; never writes
   check   only what takes a second: dependency arrows and repository rules
   fix     rustfmt, and what clippy can fix by itself
   mutants plants known mistakes in a copy and shows what catches each; `mutants --list` names them
   fuzz    feeds decoders and cores with inputs guided by coverage; `fuzz --seconds N` for each target
-  crashtest kills storage and cuts its power, many times; `crashtest --rounds N --seed S`";
+  crashtest kills storage and cuts its power, many times; `crashtest --rounds N --seed S`
+  etcd-diff plays the same operations against a real etcd and Quorate; `etcd-diff --ops N --seed S`";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,6 +47,13 @@ fn main() -> ExitCode {
             Ok(options) => crashtest::run(&options),
             Err(wrong) => {
                 eprintln!("{wrong}\n\n{}", crashtest::USAGE);
+                return ExitCode::from(2);
+            }
+        },
+        ["etcd-diff", ref words @ ..] => match etcd_diff::Options::parse(words) {
+            Ok(options) => etcd_diff::run(&options),
+            Err(wrong) => {
+                eprintln!("{wrong}\n\n{}", etcd_diff::USAGE);
                 return ExitCode::from(2);
             }
         },

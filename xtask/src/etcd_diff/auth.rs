@@ -1,0 +1,203 @@
+//! Draws what is asked of users, roles and permissions: in episodes, at whose end authentication is off again.
+
+use fastrand::Rng;
+use quorate_wire::etcd::{authpb, etcdserverpb as pb};
+
+use super::generate::prefix_end;
+use super::ops::{Answer, Op, Step, Who};
+use super::side::ROOT_PASSWORD;
+
+const USERS: &[&str] = &["root", "alice", "bob", "carol"];
+const ROLES: &[&str] = &["root", "reader", "writer", "all"];
+const PASSWORDS: &[&str] = &["secret", "other", ""];
+const KEYS: &[&[u8]] = &[b"a", b"b", b"a/", b"c", b"\0", b"", b"z"];
+
+/// Setting up, living under permissions, and taking them away.
+#[derive(Debug, Default)]
+pub(crate) struct Episode {
+    batches: u32,
+    is_enabled: bool,
+}
+
+impl Episode {
+    /// The next operations; `None` at the end.
+    pub(crate) fn batch(&mut self, rng: &mut Rng) -> Option<Vec<Step>> {
+        self.batches += 1;
+        let mut steps = Vec::new();
+        match self.batches {
+            1 => {
+                for _ in 0..rng.usize(5..20) {
+                    steps.push(by(Who::Nobody, administration(rng)));
+                }
+                // Enabled too early, as often as not.
+                steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
+                steps.extend(root());
+                for _ in 0..rng.usize(5..30) {
+                    steps.push(by(Who::Nobody, administration(rng)));
+                }
+                steps.extend(root());
+                steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
+                steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
+                steps.push(authenticate("root", ROOT_PASSWORD));
+            }
+            2..5 => {
+                for _ in 0..rng.usize(5..15) {
+                    let user = USERS[rng.usize(1..USERS.len())];
+                    let password = PASSWORDS[rng.usize(0..PASSWORDS.len())];
+                    let step = match rng.u32(0..10) {
+                        0..3 => authenticate(user, password),
+                        3 => authenticate("nobody", "secret"),
+                        4..9 => by(Who::User("root"), administration(rng)),
+                        _ => by(self.somebody(rng), administration(rng)),
+                    };
+                    steps.push(step);
+                }
+                steps.push(authenticate("root", ROOT_PASSWORD));
+            }
+            _ if self.is_enabled && self.batches < 8 => {
+                let who = self.somebody(rng);
+                if who != Who::User("root") {
+                    steps.push(by(who, Op::AuthDisable(pb::AuthDisableRequest {})));
+                }
+                steps.push(authenticate("root", ROOT_PASSWORD));
+                let disable = Op::AuthDisable(pb::AuthDisableRequest {});
+                steps.push(by(Who::User("root"), disable));
+                steps.push(authenticate("root", ROOT_PASSWORD));
+            }
+            _ => return None,
+        }
+        Some(steps)
+    }
+
+    /// Who asks next.
+    pub(crate) fn somebody(&self, rng: &mut Rng) -> Who {
+        match rng.u32(0..12) {
+            0 => Who::Nobody,
+            1 => Who::Forger,
+            2..5 => Who::User("root"),
+            _ => Who::User(USERS[rng.usize(1..USERS.len())]),
+        }
+    }
+
+    /// Learns whether authentication is on.
+    pub(crate) fn learn(&mut self, step: &Step, answer: &Answer) {
+        match (&step.op, answer) {
+            (Op::AuthEnable(_), Answer::AuthEnable(_)) => self.is_enabled = true,
+            (Op::AuthDisable(_), Answer::AuthDisable(_)) => self.is_enabled = false,
+            _ => {}
+        }
+    }
+}
+
+fn by(who: Who, op: Op) -> Step {
+    Step { op, who }
+}
+
+/// The token is kept under the user's name.
+fn authenticate(user: &'static str, password: &str) -> Step {
+    let request = pb::AuthenticateRequest {
+        name: user.to_owned(),
+        password: password.to_owned(),
+    };
+    by(Who::User(user), Op::Authenticate(request))
+}
+
+/// A root that can enable authentication, and disable it again.
+fn root() -> [Step; 3] {
+    let user = pb::AuthUserAddRequest {
+        name: "root".to_owned(),
+        password: ROOT_PASSWORD.to_owned(),
+        options: Some(authpb::UserAddOptions { no_password: false }),
+        ..Default::default()
+    };
+    let role = pb::AuthRoleAddRequest {
+        name: "root".to_owned(),
+    };
+    let grant = pb::AuthUserGrantRoleRequest {
+        user: "root".to_owned(),
+        role: "root".to_owned(),
+    };
+    [Op::UserAdd(user), Op::RoleAdd(role), Op::UserGrant(grant)].map(|op| by(Who::Nobody, op))
+}
+
+fn administration(rng: &mut Rng) -> Op {
+    // Not root: its password must stay what it is, and it must stay able to disable.
+    let user = if rng.u32(0..40) == 0 {
+        ""
+    } else {
+        USERS[rng.usize(1..USERS.len())]
+    }
+    .to_owned();
+    let role = if rng.u32(0..40) == 0 {
+        ""
+    } else {
+        ROLES[rng.usize(1..ROLES.len())]
+    }
+    .to_owned();
+    let any_user = USERS[rng.usize(0..USERS.len())].to_owned();
+    let any_role = ROLES[rng.usize(0..ROLES.len())].to_owned();
+    let password = PASSWORDS[rng.usize(0..PASSWORDS.len())].to_owned();
+    match rng.u32(0..100) {
+        0..14 => Op::UserAdd(pb::AuthUserAddRequest {
+            name: user,
+            password,
+            options: match rng.u32(0..6) {
+                0 => None,
+                1 => Some(authpb::UserAddOptions { no_password: true }),
+                _ => Some(authpb::UserAddOptions { no_password: false }),
+            },
+            ..Default::default()
+        }),
+        14..20 => Op::UserGet(pb::AuthUserGetRequest { name: any_user }),
+        20..24 => Op::UserList(pb::AuthUserListRequest {}),
+        24..30 => Op::UserDelete(pb::AuthUserDeleteRequest { name: user }),
+        30..34 => Op::UserPassword(pb::AuthUserChangePasswordRequest {
+            name: user,
+            password,
+            ..Default::default()
+        }),
+        34..46 => Op::UserGrant(pb::AuthUserGrantRoleRequest {
+            user,
+            role: any_role,
+        }),
+        46..52 => Op::UserRevoke(pb::AuthUserRevokeRoleRequest {
+            name: user,
+            role: any_role,
+        }),
+        52..62 => Op::RoleAdd(pb::AuthRoleAddRequest { name: role }),
+        62..70 => Op::RoleGet(pb::AuthRoleGetRequest { role: any_role }),
+        70..74 => Op::RoleList(pb::AuthRoleListRequest {}),
+        74..78 => Op::RoleDelete(pb::AuthRoleDeleteRequest { role }),
+        78..93 => {
+            let (key, range_end) = keys(rng);
+            Op::RoleGrant(pb::AuthRoleGrantPermissionRequest {
+                name: role,
+                // etcd 3.4 dies of one that is not given, so it always is.
+                perm: Some(authpb::Permission {
+                    perm_type: rng.i32(0..3),
+                    key: key.into(),
+                    range_end: range_end.into(),
+                }),
+            })
+        }
+        _ => {
+            let (key, range_end) = keys(rng);
+            Op::RoleRevoke(pb::AuthRoleRevokePermissionRequest {
+                role,
+                key: key.into(),
+                range_end: range_end.into(),
+            })
+        }
+    }
+}
+
+fn keys(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
+    let key = KEYS[rng.usize(0..KEYS.len())].to_vec();
+    let end = match rng.u32(0..6) {
+        0..2 => Vec::new(),
+        2 => vec![0],
+        3..5 => prefix_end(&key),
+        _ => KEYS[rng.usize(0..KEYS.len())].to_vec(),
+    };
+    (key, end)
+}
