@@ -38,6 +38,19 @@ pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
         }
     }
 
+    let etcd_page = read("docs/etcd-compatibility.md")?;
+    let protos = workspace::files(&root.join("proto/etcd"), ".proto")?;
+    for path in protos {
+        for name in named_in_proto(&workspace::read(&path)?) {
+            if !etcd_page.contains(&format!("`{name}`")) {
+                problems.push(format!(
+                    "docs/etcd-compatibility.md: `{name}` of {} is missing",
+                    workspace::shown(&path, root)
+                ));
+            }
+        }
+    }
+
     let guarantees = read("docs/guarantees.md")?;
     for path in workspace::files(&root.join("crates/sim/src/checkers"), ".rs")? {
         let name = path
@@ -70,6 +83,27 @@ fn fields(source: &str) -> Vec<String> {
         .collect()
 }
 
+/// The calls and fields of a proto file.
+fn named_in_proto(proto: &str) -> Vec<String> {
+    let code = proto
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(line).trim());
+    code.filter_map(|line| {
+        let call = line
+            .strip_prefix("rpc ")
+            .and_then(|rest| rest.split('(').next());
+        let field = || {
+            let (before, number) = line.strip_suffix(';')?.split_once(" = ")?;
+            number.parse::<u32>().ok()?;
+            // A value of an enumeration has no type before its name.
+            before.split_once(' ')?;
+            before.split_whitespace().last()
+        };
+        call.or_else(field).map(|name| name.trim().to_owned())
+    })
+    .collect()
+}
+
 /// Every run of characters that begins with `start` and goes on while `keep`.
 fn quoted(text: &str, start: &str, keep: fn(char) -> bool) -> Vec<String> {
     text.match_indices(start)
@@ -88,6 +122,12 @@ mod tests {
     #[test]
     fn our_pages_and_the_code_agree() {
         assert_eq!(problems(&workspace::root()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn calls_and_fields_of_a_proto_are_found() {
+        let proto = "service KV {\n  rpc Range(A) returns (B);\n}\nmessage A {\n  enum E {\n    X = 0;\n  }\n  repeated bytes key = 1; // one\n  a.B b = 2;\n}\n";
+        assert_eq!(named_in_proto(proto), vec!["Range", "key", "b"]);
     }
 
     #[test]
