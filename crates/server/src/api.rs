@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_consensus::Configuration;
 use quorate_coord::{CONTRACT_VERSIONS, Command, Outcome, Reply, RequestKey};
 use quorate_replica::{Proposal, Request, Response};
 use quorate_types::{ClusterId, ContractVersion, LogIndex, Principal, ReplicaId, Revision};
@@ -36,12 +37,22 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// How long a read may wait for this server to reach a revision or index.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Which ports speak TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TlsPorts {
+    pub(crate) client: bool,
+    pub(crate) peer: bool,
+}
+
 /// What all calls share.
 pub(crate) struct ApiState {
     pub(crate) cluster: ClusterId,
     pub(crate) own: ReplicaId,
     pub(crate) name: String,
     pub(crate) members: Vec<InitialMember>,
+    /// The voters, for backups.
+    pub(crate) configuration: Configuration,
+    pub(crate) tls: TlsPorts,
     pub(crate) ttl_ms_min_safe: u64,
     pub(crate) calls: Calls,
     pub(crate) publisher: Arc<Publisher>,
@@ -112,7 +123,7 @@ impl ApiState {
         }
     }
 
-    fn proposal(
+    pub(crate) fn proposal(
         &self,
         principal: Principal,
         trace: quorate_types::TraceId,

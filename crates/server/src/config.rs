@@ -12,9 +12,11 @@ use quorate_consensus::{Configuration, Member, VoterSet};
 use quorate_types::{ClusterId, ConfigEpoch, DriftBound, ReplicaId};
 
 mod file;
+mod key_space;
 mod members;
 
 pub use file::{ConfigFile, SnapshotFile, TimingFile, TlsFile};
+pub use key_space::{AutoCompaction, KeySpaceConfig};
 pub(crate) use members::host_of;
 pub use members::{InitialMember, parse_initial_cluster};
 
@@ -86,6 +88,8 @@ pub struct ServerConfig {
     pub snapshot: SnapshotConfig,
     /// Bound on the ratio of two clocks' rates; the same on all servers and clients.
     pub drift: DriftBound,
+    /// How much the key space may hold, and how long its history is kept.
+    pub key_space: KeySpaceConfig,
     /// How long a stopping leader waits for its successor.
     pub shutdown_timeout: Duration,
     /// What is logged, in `tracing` filter syntax. Used by the binary.

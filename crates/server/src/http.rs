@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::{ApiState, ServerApi, group_state};
+use crate::etcd::Etcd;
 use crate::stop::Stop;
 
 /// Connections that may be open at once; more wait to be accepted.
@@ -47,6 +48,7 @@ pub(crate) struct ClientListener {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) api: Arc<ApiState>,
+    pub(crate) etcd: Etcd,
     pub(crate) stop: Stop,
 }
 
@@ -56,10 +58,11 @@ pub(crate) async fn accept_forever(parts: ClientListener) {
         listener,
         tls,
         api,
+        etcd,
         stop,
     } = parts;
     let metrics = Arc::clone(&api.metrics);
-    let router = router(api, stop);
+    let router = router(api, &etcd, stop);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -139,7 +142,7 @@ where
         .await
 }
 
-fn router(api: Arc<ApiState>, stop: Stop) -> Router {
+fn router(api: Arc<ApiState>, etcd: &Etcd, stop: Stop) -> Router {
     let grpc = quorate_wire::routes(Arc::new(ServerApi {
         state: Arc::clone(&api),
     }))
@@ -152,7 +155,9 @@ fn router(api: Arc<ApiState>, stop: Stop) -> Router {
         .route("/metrics", get(metrics))
         .route("/leader/{*group}", get(leader))
         .with_state(Web { api, stop });
-    web.merge(grpc).fallback(unknown_path)
+    web.merge(grpc)
+        .merge(crate::etcd::routes(etcd))
+        .fallback(unknown_path)
 }
 
 /// What is neither ours nor gRPC is not found; gRPC has its own word for it.

@@ -16,6 +16,7 @@ mod writer_thread;
 
 mod api;
 mod boot;
+mod etcd;
 mod http;
 mod peer;
 mod tls;

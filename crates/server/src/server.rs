@@ -12,9 +12,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::api::{ApiState, Calls, ttl_ms_min_safe};
+use crate::api::{ApiState, Calls, TlsPorts, ttl_ms_min_safe};
 use crate::boot::{self, BootError, Booted, SharedDataDir};
 use crate::config::{ConfigError, ServerConfig};
+use crate::etcd::Etcd;
 use crate::http::{self, ClientListener};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -301,6 +302,11 @@ fn start(
         own,
         name: config.name.clone(),
         members: config.initial_cluster.clone(),
+        configuration: config.initial_configuration(),
+        tls: TlsPorts {
+            client: config.client_tls.is_some(),
+            peer: config.peer_tls.is_some(),
+        },
         ttl_ms_min_safe: ttl_ms_min_safe(config),
         calls: Calls {
             inbox: Arc::clone(&inbox),
@@ -356,10 +362,12 @@ fn start(
         }));
     }
     let client = into_tokio(listeners.client).map_err(StartError::System)?;
+    let etcd = Etcd::new(Arc::clone(&api));
     runtime.spawn(http::accept_forever(ClientListener {
         listener: client,
         tls: tls.client,
         api,
+        etcd,
         stop,
     }));
     tracing::info!(name = config.name, member = own.0, clients = %client_address, peers = %peer_address, "started");

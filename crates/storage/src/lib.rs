@@ -5,6 +5,7 @@
 //!
 //! Reading order: [`LogStore`] is the contract, [`Disk`] what it stands on, [`FileLog`] keeps it.
 
+mod backup;
 mod bytes;
 pub mod contract;
 mod data_dir;
@@ -15,6 +16,7 @@ mod log_store;
 mod sim_disk;
 mod snapshot_store;
 
+pub use backup::{BackupError, pack_backup, unpack_backup};
 pub use data_dir::{DataDir, Identity};
 pub use disk::{Disk, DiskFile, OsDisk, OsFile};
 pub use error::StorageError;

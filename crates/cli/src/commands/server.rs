@@ -81,6 +81,20 @@ pub(crate) struct ServerArgs {
     /// Keep this many entries behind a snapshot.
     #[arg(long, value_name = "COUNT", help_heading = "Storage")]
     snapshot_retain: Option<u64>,
+    /// Most bytes that the key space may hold with its history; 0 means 2 GiB, a negative number no limit.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        allow_negative_numbers = true,
+        help_heading = "Key space"
+    )]
+    quota_backend_bytes: Option<i64>,
+    /// `periodic` or `revision`: how the retention is read.
+    #[arg(long, value_name = "MODE", help_heading = "Key space")]
+    auto_compaction_mode: Option<String>,
+    /// How much of the key space's history is kept: a time such as `1h`, or a number of revisions; 0 keeps all.
+    #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
+    auto_compaction_retention: Option<String>,
     /// How long a stopping leader waits for its successor.
     #[arg(long, value_name = "MS")]
     shutdown_timeout_ms: Option<u64>,
@@ -150,6 +164,9 @@ impl ServerArgs {
                 retain: self.snapshot_retain,
             },
             clock_drift_ppm: self.clock_drift_ppm,
+            quota_backend_bytes: self.quota_backend_bytes,
+            auto_compaction_mode: self.auto_compaction_mode,
+            auto_compaction_retention: self.auto_compaction_retention,
             shutdown_timeout_ms: self.shutdown_timeout_ms,
             log_filter: self.log_filter,
         }

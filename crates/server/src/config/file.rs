@@ -8,8 +8,8 @@ use quorate_types::{DriftBound, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CLIENT_PORT, ConfigError, PEER_PORT, ServerConfig, SnapshotConfig, TimingConfig, TlsFiles,
-    parse_initial_cluster,
+    CLIENT_PORT, ConfigError, KeySpaceConfig, PEER_PORT, ServerConfig, SnapshotConfig,
+    TimingConfig, TlsFiles, key_space, parse_initial_cluster,
 };
 
 /// A configuration file, or what flags and the environment say in its place.
@@ -42,6 +42,12 @@ pub struct ConfigFile {
     pub snapshot: SnapshotFile,
     /// Bound on the ratio of two clocks' rates in parts per million. Default: 10000, one per cent.
     pub clock_drift_ppm: Option<u32>,
+    /// Most bytes that the key space may hold with its history; 0 means the default, a negative number no limit. Default: 2 GiB.
+    pub quota_backend_bytes: Option<i64>,
+    /// `periodic` or `revision`: how `auto_compaction_retention` is read. Default: `periodic`.
+    pub auto_compaction_mode: Option<String>,
+    /// How much history is kept: a time (`30m`, `1h`; a bare number means hours) or a number of revisions. Default: `0`, all of it.
+    pub auto_compaction_retention: Option<String>,
     /// How long a stopping leader waits for its successor, in milliseconds. Default: 5000.
     pub shutdown_timeout_ms: Option<u64>,
     /// What is logged, in `tracing` filter syntax. Default: `info`.
@@ -142,6 +148,11 @@ impl ConfigFile {
                 retain: over.snapshot.retain.or(self.snapshot.retain),
             },
             clock_drift_ppm: over.clock_drift_ppm.or(self.clock_drift_ppm),
+            quota_backend_bytes: over.quota_backend_bytes.or(self.quota_backend_bytes),
+            auto_compaction_mode: over.auto_compaction_mode.or(self.auto_compaction_mode),
+            auto_compaction_retention: over
+                .auto_compaction_retention
+                .or(self.auto_compaction_retention),
             shutdown_timeout_ms: over.shutdown_timeout_ms.or(self.shutdown_timeout_ms),
             log_filter: over.log_filter.or(self.log_filter),
         }
@@ -186,6 +197,13 @@ impl ConfigFile {
             drift: self
                 .clock_drift_ppm
                 .map_or_else(DriftBound::default, |ppm| DriftBound { ppm }),
+            key_space: KeySpaceConfig {
+                quota_bytes: key_space::quota(self.quota_backend_bytes.unwrap_or(0)),
+                auto_compaction: key_space::auto_compaction(
+                    self.auto_compaction_mode.as_deref(),
+                    self.auto_compaction_retention.as_deref(),
+                )?,
+            },
             shutdown_timeout: ms(self.shutdown_timeout_ms, 5_000),
             log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),
         };

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use quorate_server::config::{InitialMember, SnapshotConfig, TimingConfig};
+use quorate_server::config::{InitialMember, KeySpaceConfig, SnapshotConfig, TimingConfig};
 use quorate_server::{Listeners, RunningServer, Server, ServerConfig};
 use quorate_types::{
     ContractVersion, DirectiveSeq, DriftBound, GroupName, NodeName, ReplicaId, RequestId,
@@ -96,6 +96,7 @@ impl Cluster {
                     retain: 10_000,
                 },
                 drift: DriftBound::default(),
+                key_space: KeySpaceConfig::default(),
                 shutdown_timeout: Duration::from_secs(5),
                 log_filter: String::new(),
             };

@@ -1,0 +1,204 @@
+//! etcd's v3 API over the replica: the key space, leases, and what operators ask, with etcd's codes and texts.
+//!
+//! Owns: what a client of etcd is told, and above all whether something may have been applied. One file per service. Deliberately
+//! absent: any rule of the key space (`coord`), and gRPC's details (`wire`).
+//!
+//! Status codes tell the truth: a definite refusal was not and will not be applied; an outcome that is not known is `UNAVAILABLE`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use quorate_coord::kv::{KvCaller, KvError};
+use quorate_coord::{Command, Reply, RequestKey};
+use quorate_replica::{Request as Call, Response as Answer};
+use quorate_types::{LogIndex, Principal, Revision, TraceId};
+use quorate_wire::api;
+use quorate_wire::etcd::etcdserverpb as pb;
+use tokio::sync::Semaphore;
+use tonic::service::Routes;
+use tonic::{Request, Status};
+
+mod answers;
+mod cluster;
+mod convert;
+mod errors;
+
+use crate::api::ApiState;
+use crate::publish::Version;
+
+/// The version of etcd whose API this is: what clients are told who ask before they use a feature.
+pub(crate) const COMPATIBLE_VERSION: &str = "3.5.17";
+/// Largest request that is taken, as in etcd.
+pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
+/// Largest message that is read at all, as in etcd: room for what surrounds a request.
+const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
+/// Most operations in one list of a transaction, as in etcd.
+pub(crate) const TXN_OPS_MAX: usize = 128;
+/// How long a read may wait for this server to reach a revision or index.
+const REACH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A read waits for the key-value revision in this field of its metadata.
+const MIN_REVISION: &str = "quorate-min-revision";
+
+/// The etcd API of one server. Every service is implemented on it.
+#[derive(Clone)]
+pub(crate) struct Etcd {
+    pub(crate) api: Arc<ApiState>,
+    /// Places for reads of many keys: they are done aside and take turns, so that they leave the processors to everybody else.
+    heavy: Arc<Semaphore>,
+}
+
+impl Etcd {
+    pub(crate) fn new(api: Arc<ApiState>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Self {
+            api,
+            heavy: Arc::new(Semaphore::new(processors.div_ceil(2))),
+        }
+    }
+
+    /// What every answer begins with.
+    pub(crate) fn header(&self, revision: u64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.api.cluster.0,
+            member_id: self.api.own.0,
+            revision: convert::signed(revision),
+            raft_term: self.api.role.borrow().term.0,
+        }
+    }
+
+    /// On whose behalf a call is made.
+    pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let principal = request.extensions().get::<Principal>().cloned();
+        let min_revision = match request.metadata().get(MIN_REVISION) {
+            None => 0,
+            Some(text) => text
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| {
+                    Status::invalid_argument(format!("quorate: `{MIN_REVISION}` is not a number"))
+                })?,
+        };
+        Ok(Caller {
+            principal: principal.unwrap_or_else(crate::tls::anonymous),
+            user: None,
+            min_revision,
+        })
+    }
+
+    /// Puts a command through the log and answers once this server has applied it, so that its own reads show it.
+    pub(crate) async fn apply(&self, caller: &Caller, command: Command) -> Result<Reply, Status> {
+        let proposal = self.api.proposal(
+            caller.principal.clone(),
+            TraceId::default(),
+            RequestKey::Unkeyed,
+            api::CONTRACT,
+            command,
+        );
+        let (outcome, index) = match self.api.calls.call(proposal).await {
+            Answer::Applied { outcome, index } => (outcome, index),
+            Answer::Refused(refusal) => return Err(errors::of_refusal(refusal)),
+            Answer::Unknown => return Err(errors::timed_out()),
+            other => unreachable!("a proposal was answered with {other:?}"),
+        };
+        // A laggard here delays nobody for long: the change is applied anyway.
+        let _ = tokio::time::timeout(
+            Duration::from_secs(1),
+            self.api.publisher.reached(index, Revision::ZERO),
+        )
+        .await;
+        outcome.map_err(|rejection| errors::of_rejection(&rejection))
+    }
+
+    /// A version as fresh as asked for: serializable takes what is here, otherwise it holds all that was acknowledged anywhere before.
+    pub(crate) async fn read(
+        &self,
+        caller: &Caller,
+        serializable: bool,
+    ) -> Result<Arc<Version>, Status> {
+        let index = if serializable {
+            LogIndex::ZERO
+        } else {
+            self.read_index().await?
+        };
+        let publisher = &self.api.publisher;
+        let mut changes = publisher.changes();
+        let reached = async {
+            let seen = changes.wait_for(|(applied, _)| *applied >= index).await;
+            drop(seen.expect("the publisher holds the sender"));
+            loop {
+                let version = publisher.version();
+                if caller.min_revision == 0 {
+                    return version;
+                }
+                changes
+                    .changed()
+                    .await
+                    .expect("the publisher holds the sender");
+            }
+        };
+        tokio::time::timeout(REACH_TIMEOUT, reached)
+            .await
+            .map_err(|_| errors::behind())
+    }
+
+    /// What was committed anywhere when the call arrived.
+    pub(crate) async fn read_index(&self) -> Result<LogIndex, Status> {
+        match self.api.calls.call(Call::Read).await {
+            Answer::ReadAt { index } => Ok(index),
+            Answer::Refused(refusal) => Err(errors::of_refusal(refusal)),
+            Answer::Unknown => Err(errors::timed_out()),
+            other => unreachable!("a read was answered with {other:?}"),
+        }
+    }
+}
+
+/// Who calls, and what it has seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The connection's principal.
+    pub(crate) principal: Principal,
+    /// The user of the key space, where users are distinguished.
+    pub(crate) user: Option<KvCaller>,
+    /// Reads wait for this key-value revision.
+    pub(crate) min_revision: u64,
+}
+
+impl Caller {
+    /// The server itself.
+    pub(crate) fn own() -> Self {
+        Self {
+            principal: crate::tls::anonymous(),
+            user: None,
+            min_revision: 0,
+        }
+    }
+}
+
+/// A request that could not be carried by the log is refused before anything is done.
+fn check_size(request: &impl prost::Message) -> Result<(), Status> {
+    if request.encoded_len() > REQUEST_BYTES_MAX {
+        return Err(errors::too_large());
+    }
+    Ok(())
+}
+
+/// Refuses what the key space's own check refuses.
+fn checked(result: Result<(), KvError>) -> Result<(), Status> {
+    result.map_err(|error| errors::of_kv(&error))
+}
+
+/// The services, to be served beside the native API.
+pub(crate) fn routes(etcd: &Etcd) -> Router {
+    macro_rules! limited {
+        ($server:path) => {
+            <$server>::new(etcd.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        };
+    }
+    let routes = Routes::new(limited!(pb::cluster_server::ClusterServer<Etcd>));
+    routes
+        .into_axum_router()
+        .reset_fallback()
+        .layer(axum::middleware::map_response(answers::finish))
+}
