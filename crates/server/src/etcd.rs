@@ -23,12 +23,15 @@ mod answers;
 mod cluster;
 mod convert;
 mod errors;
+mod gateway;
 
 use crate::api::ApiState;
 use crate::publish::Version;
 
 /// The version of etcd whose API this is: what clients are told who ask before they use a feature.
 pub(crate) const COMPATIBLE_VERSION: &str = "3.5.17";
+/// The same, as etcd counts it for a whole cluster.
+pub(crate) const COMPATIBLE_CLUSTER_VERSION: &str = "3.5.0";
 /// Largest request that is taken, as in etcd.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 /// Largest message that is read at all, as in etcd: room for what surrounds a request.
@@ -189,7 +192,7 @@ fn checked(result: Result<(), KvError>) -> Result<(), Status> {
     result.map_err(|error| errors::of_kv(&error))
 }
 
-/// The services, to be served beside the native API.
+/// The services, and the JSON gateway in front of them, to be served beside the native API.
 pub(crate) fn routes(etcd: &Etcd) -> Router {
     macro_rules! limited {
         ($server:path) => {
@@ -197,8 +200,10 @@ pub(crate) fn routes(etcd: &Etcd) -> Router {
         };
     }
     let routes = Routes::new(limited!(pb::cluster_server::ClusterServer<Etcd>));
-    routes
+    let grpc = routes
         .into_axum_router()
         .reset_fallback()
-        .layer(axum::middleware::map_response(answers::finish))
+        .layer(axum::middleware::map_response(answers::finish));
+    let json = gateway::routes(&grpc);
+    grpc.merge(json)
 }

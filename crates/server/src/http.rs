@@ -282,6 +282,9 @@ async fn health(State(web): State<Web>) -> Response {
 
 #[derive(Serialize)]
 struct Version {
+    // What etcd says here, for clients that look before they use a feature.
+    etcdserver: &'static str,
+    etcdcluster: &'static str,
     version: &'static str,
     contract_min: u32,
     contract_max: u32,
@@ -290,6 +293,8 @@ struct Version {
 
 async fn version(State(web): State<Web>) -> Json<Version> {
     Json(Version {
+        etcdserver: crate::etcd::COMPATIBLE_VERSION,
+        etcdcluster: crate::etcd::COMPATIBLE_CLUSTER_VERSION,
         version: crate::VERSION,
         contract_min: *quorate_coord::CONTRACT_VERSIONS.start(),
         contract_max: *quorate_coord::CONTRACT_VERSIONS.end(),
