@@ -373,3 +373,6 @@ impl Kv {
 fn kv_client(channel: tonic::transport::Channel) -> KvClient<tonic::transport::Channel> {
     KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use quorate_coord::{Envelope, State};
 use quorate_storage::{
     DataDir, FileLog, Identity, LogOptions, OsDisk, Recovered, SnapshotStore, StorageError,
 };
-use quorate_types::{LogIndex, ReplicaId};
+use quorate_types::{ClusterEpoch, LogIndex, ReplicaId};
 
 use crate::clock;
 use crate::config::ServerConfig;
@@ -71,6 +71,7 @@ impl SharedDataDir {
 pub(crate) struct Booted {
     pub(crate) data_dir: SharedDataDir,
     pub(crate) disk_id: u64,
+    pub(crate) epoch: ClusterEpoch,
     pub(crate) log: FileLog<OsDisk>,
     pub(crate) snapshots: SnapshotStore<OsDisk>,
     pub(crate) consensus: quorate_consensus::Boot<Envelope>,
@@ -83,6 +84,7 @@ pub(crate) fn boot(config: &ServerConfig) -> Result<Booted, BootError> {
         cluster: config.cluster_id(),
         member: config.own_id(),
         disk: clock::random_u64().map_err(BootError::Random)?,
+        epoch: ClusterEpoch::ZERO,
     };
     let data_dir = DataDir::open_or_create(&config.data_dir, identity)?;
     let identity = data_dir.identity();
@@ -96,6 +98,7 @@ pub(crate) fn boot(config: &ServerConfig) -> Result<Booted, BootError> {
         .collect::<Result<Vec<_>, _>>()?;
     tracing::info!(
         cluster = %identity.cluster,
+        epoch = identity.epoch.0,
         member = identity.member.0,
         disk = format!("{:016x}", identity.disk),
         new = data_dir.is_new(),
@@ -112,6 +115,7 @@ pub(crate) fn boot(config: &ServerConfig) -> Result<Booted, BootError> {
     Ok(Booted {
         data_dir: SharedDataDir::new(data_dir),
         disk_id: identity.disk,
+        epoch: identity.epoch,
         log,
         snapshots,
         consensus: quorate_consensus::Boot {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quorate_consensus::{Role, Timing};
 use quorate_replica::{Boot, Input, Replica};
-use quorate_types::{ClusterEpoch, LogIndex, ReplicaId};
+use quorate_types::{LogIndex, ReplicaId};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -217,6 +217,7 @@ fn start(
     let Booted {
         data_dir,
         disk_id,
+        epoch,
         log,
         snapshots,
         consensus,
@@ -285,7 +286,7 @@ fn start(
     let level = publisher.version().state.feature_level();
     let introduction = Arc::new(Introduction {
         cluster: config.cluster_id(),
-        epoch: ClusterEpoch::ZERO,
+        epoch,
         own,
         disk_id,
         features: (level, quorate_coord::FEATURE_LEVEL),

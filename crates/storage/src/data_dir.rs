@@ -7,7 +7,7 @@
 //! that is gone, the member has forgotten its votes, and must not start with an empty one.
 //!
 //! ```text
-//! identity   magic [8] | format u32 | cluster u64 | member u64 | disk u64 | crc32c u32
+//! identity   magic [8] | format u32 | cluster u64 | member u64 | disk u64 | (format 2: epoch u64) | crc32c u32
 //! peers      magic [8] | format u32 | count u32 | (member u64, disk u64)* | crc32c u32
 //! ```
 
@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use quorate_types::{ClusterId, ReplicaId};
+use quorate_types::{ClusterEpoch, ClusterId, ReplicaId};
 use rustix::fs::FlockOperation;
 
 use crate::StorageError;
@@ -27,6 +27,8 @@ use crate::log_store::Recovered;
 use crate::snapshot_store::SnapshotStore;
 
 const FORMAT: u32 = 1;
+/// The identity of a restored cluster. Releases that know nothing of epochs must not take it for the one before it.
+const IDENTITY_FORMAT: u32 = 2;
 const IDENTITY: &str = "identity";
 const PEERS: &str = "peers";
 const LOCK: &str = "lock";
@@ -42,6 +44,8 @@ pub struct Identity {
     pub member: ReplicaId,
     /// A random number drawn when the directory is created: a member that comes back with another has lost its disk.
     pub disk: u64,
+    /// How often the cluster was restored. Opening an existing directory does not compare it: it says what it is.
+    pub epoch: ClusterEpoch,
 }
 
 /// An open, locked data directory. The lock ends with it, or with the process.
@@ -140,7 +144,13 @@ impl DataDir {
         for field in [identity.cluster.0, identity.member.0, identity.disk] {
             body.extend(field.to_le_bytes());
         }
-        write_small(&dir.disk, IDENTITY, IDENTITY_MAGIC, &body)?;
+        let format = if identity.epoch == ClusterEpoch::ZERO {
+            FORMAT
+        } else {
+            body.extend(identity.epoch.0.to_le_bytes());
+            IDENTITY_FORMAT
+        };
+        write_small(&dir.disk, IDENTITY, IDENTITY_MAGIC, format, &body)?;
         Ok(dir)
     }
 
@@ -331,10 +341,11 @@ fn write_small(
     disk: &OsDisk,
     name: &str,
     magic: &[u8; 8],
+    format: u32,
     body: &[u8],
 ) -> Result<(), StorageError> {
     let mut bytes = magic.to_vec();
-    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(format.to_le_bytes());
     bytes.extend_from_slice(body);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend(crc.to_le_bytes());
@@ -351,8 +362,13 @@ fn write_small(
         .map_err(|e| StorageError::sync("data directory", e))
 }
 
-/// Reads a small file's body, `None` where there is no such file.
-fn read_small(disk: &OsDisk, name: &str, magic: &[u8; 8]) -> Result<Option<Vec<u8>>, StorageError> {
+/// Reads a small file's format and body, `None` where there is no such file.
+fn read_small(
+    disk: &OsDisk,
+    name: &str,
+    magic: &[u8; 8],
+    supported: u32,
+) -> Result<Option<(u32, Vec<u8>)>, StorageError> {
     let mut file = match disk.open(name) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -369,18 +385,18 @@ fn read_small(disk: &OsDisk, name: &str, magic: &[u8; 8]) -> Result<Option<Vec<u
     let body = fields.strip_prefix(magic).ok_or_else(damaged)?;
     let (found, body) = body.split_first_chunk::<4>().ok_or_else(damaged)?;
     let found = u32::from_le_bytes(*found);
-    if found > FORMAT {
+    if found > supported {
         return Err(StorageError::NewerFormat {
             file: name.to_owned(),
             found,
-            supported: FORMAT,
+            supported,
         });
     }
-    Ok(Some(body.to_vec()))
+    Ok(Some((found, body.to_vec())))
 }
 
 fn read_identity(disk: &OsDisk) -> Result<Option<Identity>, StorageError> {
-    let Some(body) = read_small(disk, IDENTITY, IDENTITY_MAGIC)? else {
+    let Some((format, body)) = read_small(disk, IDENTITY, IDENTITY_MAGIC, IDENTITY_FORMAT)? else {
         return Ok(None);
     };
     let mut reader = Reader::new(&body);
@@ -389,6 +405,10 @@ fn read_identity(disk: &OsDisk) -> Result<Option<Identity>, StorageError> {
             cluster: ClusterId(reader.u64()?),
             member: ReplicaId(reader.u64()?),
             disk: reader.u64()?,
+            epoch: match format {
+                FORMAT => ClusterEpoch::ZERO,
+                _ => ClusterEpoch(reader.u64()?),
+            },
         })
     };
     read()
@@ -397,7 +417,7 @@ fn read_identity(disk: &OsDisk) -> Result<Option<Identity>, StorageError> {
 }
 
 fn read_peers(disk: &OsDisk) -> Result<BTreeMap<ReplicaId, u64>, StorageError> {
-    let Some(body) = read_small(disk, PEERS, PEERS_MAGIC)? else {
+    let Some((_, body)) = read_small(disk, PEERS, PEERS_MAGIC, FORMAT)? else {
         return Ok(BTreeMap::new());
     };
     let mut reader = Reader::new(&body);
@@ -417,7 +437,7 @@ fn write_peers(disk: &OsDisk, peers: &BTreeMap<ReplicaId, u64>) -> Result<(), St
         body.extend(peer.0.to_le_bytes());
         body.extend(disk.to_le_bytes());
     }
-    write_small(disk, PEERS, PEERS_MAGIC, &body)
+    write_small(disk, PEERS, PEERS_MAGIC, FORMAT, &body)
 }
 
 #[cfg(test)]
@@ -431,6 +451,7 @@ mod tests {
         cluster: ClusterId(7),
         member: ReplicaId(2),
         disk: 99,
+        epoch: ClusterEpoch::ZERO,
     };
 
     fn temporary() -> (tempfile::TempDir, PathBuf) {
@@ -457,6 +478,20 @@ mod tests {
         );
         drop(dir);
         assert_eq!(DataDir::open(&path).unwrap().identity(), MINE);
+    }
+
+    #[test]
+    fn the_epoch_of_a_restored_cluster_is_remembered_and_only_then_needs_the_newer_format() {
+        for epoch in [ClusterEpoch::ZERO, ClusterEpoch(3)] {
+            let (_keep, path) = temporary();
+            let restored = Identity { epoch, ..MINE };
+            drop(DataDir::open_or_create(&path, restored).unwrap());
+            let format = fs::read(path.join(IDENTITY)).unwrap()[8];
+            assert_eq!(format == 2, epoch != ClusterEpoch::ZERO);
+            // Who opens it does not know the epoch, and learns it.
+            let dir = DataDir::open_or_create(&path, MINE).unwrap();
+            assert_eq!(dir.identity(), restored);
+        }
     }
 
     #[test]

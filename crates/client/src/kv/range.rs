@@ -192,6 +192,8 @@ pub(super) fn shown(key: &[u8]) -> String {
 pub(super) fn named(key: &[u8], range_end: &[u8]) -> String {
     if range_end.is_empty() {
         shown(key)
+    } else if range_end == NO_END && (key == NO_END || key.is_empty()) {
+        "all keys".to_owned()
     } else if range_end == NO_END {
         format!("keys from {}", shown(key))
     } else if *after_prefix(key) == *range_end {
@@ -226,6 +228,7 @@ mod tests {
     fn ranges_are_named_for_people() {
         assert_eq!(named(b"a", b""), "key `a`");
         assert_eq!(named(b"a/", b"a0"), "keys below key `a/`");
+        assert_eq!(named(b"\0", b"\0"), "all keys");
         assert!(shown(&[b'x'; 500]).len() < 100);
     }
 }

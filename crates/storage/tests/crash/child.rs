@@ -14,7 +14,7 @@ use quorate_storage::{
     DataDir, Disk, FileLog, Identity, LogOptions, LogStore, Recovered, SimDisk, SnapshotMeta,
     SnapshotStore, StorageError,
 };
-use quorate_types::{ClusterId, ReplicaId};
+use quorate_types::{ClusterEpoch, ClusterId, ReplicaId};
 
 use crate::disk::{FatalDisk, Fate};
 use crate::workload::{Operation, State, Step, Workload, image, options};
@@ -140,6 +140,7 @@ fn open_dir(path: &Path, disk: u64) -> Result<DataDir, StorageError> {
         cluster: ClusterId(7),
         member: ReplicaId(2),
         disk,
+        epoch: ClusterEpoch::ZERO,
     };
     DataDir::open_or_create(path, identity)
 }

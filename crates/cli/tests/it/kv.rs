@@ -1,0 +1,96 @@
+//! `quorate kv`, against a real etcd.
+
+use std::process::Command;
+
+use crate::etcd::Etcd;
+use crate::harness::said;
+use crate::snapshot::check;
+
+/// Runs each line through a shell, where `quorate` is the binary under test; gives a transcript.
+fn transcript(quorate: impl Fn(&[&str]) -> Command, script: &str) -> String {
+    let mut out = String::new();
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let mut command = quorate(&[]);
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        // Endpoints; not with whom to die, which is not the shell.
+        let before = arguments
+            .iter()
+            .skip(2)
+            .map(|a| a.to_string_lossy().into_owned());
+        let before: Vec<String> = before.collect();
+        let shell = format!(
+            "q() {{ {} {} \"$@\"; }}; {}",
+            program.to_string_lossy(),
+            before.join(" "),
+            line.replace("quorate ", "q ")
+        );
+        command = Command::new("bash");
+        command
+            .args(["-c", &shell])
+            .stdin(std::process::Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUORATE_")) {
+            command.env_remove(name);
+        }
+        let said = said(&command.output().expect("bash runs"));
+        out.push_str(&format!("$ {line}\n{}{}", said.out, said.err));
+        if said.code != 0 {
+            out.push_str(&format!("[exit code {}]\n", said.code));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+const SCRIPT: &str = r#"
+    quorate kv put config/a 1
+    quorate kv put config/a 2 --prev
+    quorate kv put config/b 'x y' -o json
+    quorate kv get config/a
+    quorate kv get config/ --prefix -o json
+    quorate kv get config/ --prefix --keys-only --limit 1
+    quorate kv get config/a --rev 2 --value-only
+    quorate kv get nope
+    quorate kv get ''
+    quorate kv get config/ --prefix --count-only
+    quorate kv get a z --sort mod --descending
+    quorate kv put ff00 00ff --encoding hex
+    quorate kv get /wA= --encoding base64 -o json
+    quorate kv get xyz --encoding hex
+    quorate kv get '' --prefix
+    quorate kv put x y --lease 77
+    quorate kv put x y --lease never
+    quorate kv put nope --ignore-value
+    quorate kv del nope
+    quorate kv del config/ --prefix --dry-run
+    quorate kv txn --if 'version(jobs/1) = 0' --then 'put jobs/1 n1' --then 'get config/ --prefix' --else 'get jobs/1'
+    quorate kv txn --if 'version(jobs/1) = 0' --then 'put jobs/1 n1' --else 'get jobs/1' -o json
+    quorate kv txn --if 'version(jobs/1) = 0' --then 'put jobs/1 n1'
+    printf 'if\n value(jobs/1) = n1\n version(prefix config/) > 0\nthen\n del jobs/1 --prev\n put jobs/2 "a\\nb"\n' | quorate kv txn
+    quorate kv txn --if 'version(jobs/1' --then 'put a 1'
+    quorate kv watch config/ --prefix --rev 1 --changes 3 --prev
+    quorate kv watch jobs/ --prefix --rev 1 --only deletes --changes 1 -o json
+    quorate kv compact 4 --dry-run
+    quorate kv compact 4
+    quorate kv compact 4
+    quorate kv compact 400
+    quorate kv get config/a --rev 2
+    quorate kv get config/a --rev 200
+    quorate kv watch config/ --prefix --rev 1
+    quorate kv del config/ --prefix --prev --yes
+    echo -n 'from standard input' | quorate kv put s
+    quorate kv get s --value-only
+"#;
+
+#[test]
+fn etcd_answers_the_same() {
+    let Some(etcd) = Etcd::start() else { return };
+    check(
+        "kv.txt",
+        &transcript(|arguments| etcd.quorate(arguments), SCRIPT),
+    );
+}
