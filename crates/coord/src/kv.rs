@@ -17,6 +17,9 @@ mod index;
 mod read;
 mod txn;
 
+#[cfg(test)]
+mod tests;
+
 pub use blob::Blob;
 pub use check::check;
 pub use error::{AuthError, KvError};

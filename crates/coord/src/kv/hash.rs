@@ -83,3 +83,38 @@ impl KvStore {
         !crc.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{delete, filled, put, run};
+    use super::*;
+
+    #[test]
+    fn checksum_is_crc_32c() {
+        let mut crc = Crc(!0);
+        crc.bytes(b"123456789");
+        assert_eq!(!crc.0, 0xe306_9283, "the check value of the catalogue");
+    }
+
+    #[test]
+    fn checksum_through_a_revision_ignores_what_came_later() {
+        let mut store = filled(&[("a", "1"), ("b", "1")]);
+        let before = store.hash(0);
+        run(&mut store, &put("a", "2"));
+        run(&mut store, &delete("b"));
+        assert_eq!(store.hash(3), before);
+        assert_ne!(store.hash(0), before);
+        assert_eq!(store.hash(5), store.hash(0));
+        assert_eq!(store.hash(99), store.hash(0));
+    }
+
+    #[test]
+    fn sweeping_does_not_change_the_checksum() {
+        let mut store = filled(&[("a", "1"), ("b", "1"), ("a", "2")]);
+        run(&mut store, &delete("b"));
+        store.compact(4).unwrap();
+        let before = store.hash(0);
+        assert!(!store.sweep(9));
+        assert_eq!(store.hash(0), before);
+    }
+}

@@ -202,3 +202,102 @@ fn replay(
     }
     Ok((index, log))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{delete, filled, put, put_leased, run, txn};
+    use super::*;
+
+    fn stored(store: &KvStore) -> Vec<u8> {
+        postcard::to_allocvec(store).unwrap()
+    }
+
+    fn sample() -> KvStore {
+        let mut store = filled(&[("a", "1"), ("b", "1"), ("a", "2")]);
+        run(&mut store, &put_leased("c", 7));
+        run(
+            &mut store,
+            &txn([put("a", "3"), delete("b"), put("d", "1")]),
+        );
+        run(&mut store, &put("a", "4"));
+        store
+    }
+
+    #[test]
+    fn stored_space_comes_back_wherever_the_sweep_stopped() {
+        let mut store = sample();
+        store.compact(7).unwrap();
+        loop {
+            let loaded: KvStore = postcard::from_bytes(&stored(&store)).unwrap();
+            assert_eq!(loaded, store);
+            loaded.check_invariants();
+            if !store.sweep(1) {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn rotten_bytes_are_refused_or_read_and_never_stop_the_process() {
+        let store = sample();
+        let bytes = stored(&store);
+        for at in 0..bytes.len() {
+            assert!(postcard::from_bytes::<KvStore>(&bytes[..at]).is_err());
+            for bit in 0..8 {
+                let mut rotten = bytes.clone();
+                rotten[at] ^= 1 << bit;
+                if let Ok(mut loaded) = postcard::from_bytes::<KvStore>(&rotten) {
+                    loaded.check_invariants();
+                    let now = i64::try_from(loaded.revision()).unwrap();
+                    if loaded.compact(now).is_ok() {
+                        while loaded.sweep(1) {}
+                    }
+                    run(&mut loaded, &put("a", "5"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_contradict_themselves_are_refused() {
+        let base = |key: &str, mod_revision| KeyValue {
+            key: key.into(),
+            create_revision: 2,
+            mod_revision,
+            version: 1,
+            ..KeyValue::default()
+        };
+        let gone = |key: &str, mod_revision| KvChange::Delete {
+            key: key.into(),
+            mod_revision,
+        };
+        let image = || Image {
+            revision: 9,
+            compaction: Some(5),
+            swept: 5,
+            base: vec![base("a", 3), base("b", 4)],
+            log: vec![gone("a", 6), gone("b", 7)],
+        };
+        assert!(KvStore::from_image(image()).is_ok());
+        let broken: [(&str, fn(&mut Image)); 8] = [
+            ("swept, compacted and now", |i| i.swept = 6),
+            ("compacted in the future", |i| i.compaction = Some(10)),
+            ("changes in the future", |i| i.revision = 6),
+            ("a log below the sweep", |i| i.swept = 7),
+            ("keys out of order", |i| i.base.swap(0, 1)),
+            ("changes out of order", |i| i.log.swap(0, 1)),
+            ("a base after the log", |i| i.base[0].mod_revision = 7),
+            ("a key deleted twice", |i| {
+                i.log.push(KvChange::Delete {
+                    key: "b".into(),
+                    mod_revision: 8,
+                });
+            }),
+        ];
+        for (what, break_it) in broken {
+            let mut image = image();
+            break_it(&mut image);
+            assert!(KvStore::from_image(image).is_err(), "{what}");
+        }
+    }
+}

@@ -248,3 +248,147 @@ fn sort(asked: &Range, found: &mut [&KeyValue]) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{delete, filled, found, pairs, put, read, run};
+    use super::*;
+
+    fn three() -> KvStore {
+        filled(&[("a", "2"), ("b", "3"), ("c", "1"), ("a", "4")])
+    }
+
+    #[test]
+    fn ends_of_ranges_mean_what_they_mean_in_etcd() {
+        let store = three();
+        for (key, end, keys) in [
+            ("a", "", "a"),
+            ("aa", "", ""),
+            ("a", "c", "ab"),
+            ("b", "\0", "bc"),
+            ("\0", "\0", "abc"),
+            ("b", "a", ""),
+            ("b", "b", ""),
+        ] {
+            assert_eq!(found(&store, &read(key, end)), keys, "{key:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn limit_cuts_and_says_so_and_counts_all() {
+        let limited = Range {
+            limit: 2,
+            ..read("a", "\0")
+        };
+        let reply = three().range(&limited).unwrap();
+        assert_eq!((reply.kvs.len(), reply.more, reply.count), (2, true, 3));
+        let just = Range {
+            limit: 3,
+            ..limited.clone()
+        };
+        assert!(!three().range(&just).unwrap().more);
+        let counted = Range {
+            count_only: true,
+            limit: 1,
+            ..limited
+        };
+        let reply = three().range(&counted).unwrap();
+        assert_eq!((reply.kvs.len(), reply.more, reply.count), (0, false, 3));
+    }
+
+    /// Tried on etcd 3.4.23.
+    #[test]
+    fn target_without_an_order_sorts_what_the_limit_left() {
+        let sorted = |limit, sort_order, sort_target| {
+            let asked = Range {
+                limit,
+                sort_order,
+                sort_target,
+                ..read("a", "\0")
+            };
+            found(&three(), &asked)
+        };
+        assert_eq!(sorted(1, SortOrder::None, SortTarget::Version), "b");
+        assert_eq!(sorted(1, SortOrder::Ascend, SortTarget::Value), "c");
+        assert_eq!(sorted(0, SortOrder::None, SortTarget::Value), "cba");
+        assert_eq!(sorted(0, SortOrder::Descend, SortTarget::Version), "abc");
+        assert_eq!(sorted(0, SortOrder::Descend, SortTarget::Mod), "acb");
+        assert_eq!(sorted(2, SortOrder::Descend, SortTarget::Key), "cb");
+    }
+
+    #[test]
+    fn filters_leave_the_count_alone() {
+        let asked = Range {
+            min_mod_revision: 4,
+            max_create_revision: 3,
+            ..read("a", "\0")
+        };
+        let reply = three().range(&asked).unwrap();
+        assert_eq!(pairs(&reply), [("a".into(), "4".into())]);
+        assert_eq!(reply.count, 3);
+        let none = Range {
+            max_mod_revision: -1,
+            ..read("a", "\0")
+        };
+        assert_eq!(found(&three(), &none), "");
+    }
+
+    #[test]
+    fn earlier_revisions_are_read_as_they_were() {
+        let mut store = three();
+        run(&mut store, &delete("b"));
+        let at = |store: &KvStore, revision| {
+            let asked = Range {
+                revision,
+                ..read("a", "\0")
+            };
+            store.range(&asked).map(|reply| pairs(&reply).len())
+        };
+        let counts: Vec<_> = (1..7).map(|revision| at(&store, revision)).collect();
+        assert_eq!(counts, [Ok(0), Ok(1), Ok(2), Ok(3), Ok(3), Ok(2)]);
+        let future = KvError::FutureRevision { asked: 7, now: 6 };
+        assert_eq!(at(&store, 7), Err(future));
+        store.compact(5).unwrap();
+        let compacted = KvError::Compacted {
+            asked: 4,
+            compacted: 5,
+        };
+        assert_eq!(at(&store, 4), Err(compacted));
+        assert_eq!(at(&store, 5), Ok(3));
+        assert_eq!(at(&store, -4), Ok(2), "not positive: the newest");
+        assert_eq!(store.get_at(b"b", 4), None);
+        assert_eq!(store.get_at(b"b", 5).unwrap().mod_revision, 3);
+        assert_eq!(store.get_at(b"b", 6), None);
+    }
+
+    #[test]
+    fn keys_only_leaves_the_values_out() {
+        let asked = Range {
+            keys_only: true,
+            ..read("a", "")
+        };
+        let reply = three().range(&asked).unwrap();
+        assert_eq!(pairs(&reply), [("a".into(), String::new())]);
+    }
+
+    #[test]
+    fn changes_begin_at_the_revision_asked_for() {
+        let store = three();
+        let revisions = |from| -> Vec<u64> {
+            let changes = store.changes(from);
+            changes.map(KvChange::mod_revision).collect()
+        };
+        assert_eq!(revisions(0), [2, 3, 4, 5]);
+        assert_eq!(revisions(4), [4, 5]);
+        assert!(revisions(6).is_empty());
+    }
+
+    #[test]
+    fn older_versions_do_not_see_later_writes() {
+        let mut store = three();
+        let before = store.clone();
+        run(&mut store, &put("d", "5"));
+        assert_eq!(found(&before, &read("a", "\0")), "abc");
+        assert_eq!(before.revision(), 5);
+    }
+}

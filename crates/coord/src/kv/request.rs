@@ -1,8 +1,13 @@
 //! What is asked of the key space, and what it answers. Numbers are signed where etcd's are: a negative one means what it means there.
 
-use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Blob;
+
+/// How deep transactions may be nested.
+pub(super) const NESTED_MAX: usize = 100;
 
 /// On whose behalf an operation is done, where users are distinguished. Checked when it is applied, since rights may change in between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +166,7 @@ pub struct Compare {
 }
 
 /// Several reads and writes in one revision, on a condition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Txn {
     /// All must hold.
     pub compare: Vec<Compare>,
@@ -169,6 +174,50 @@ pub struct Txn {
     pub success: Vec<KvOp>,
     /// What is done otherwise.
     pub failure: Vec<KvOp>,
+}
+
+thread_local! {
+    /// How deep the transaction is that is being read: a few bytes per level would otherwise exhaust the stack.
+    static NESTED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One level deeper while it lives.
+struct Deeper;
+
+impl Deeper {
+    fn enter() -> Option<Self> {
+        let depth = NESTED.get();
+        (depth < NESTED_MAX).then(|| {
+            NESTED.set(depth + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Deeper {
+    fn drop(&mut self) {
+        NESTED.set(NESTED.get() - 1);
+    }
+}
+
+impl<'de> Deserialize<'de> for Txn {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename = "Txn")]
+        struct Read {
+            compare: Vec<Compare>,
+            success: Vec<KvOp>,
+            failure: Vec<KvOp>,
+        }
+        let too_deep = || serde::de::Error::custom("transactions are nested too deeply");
+        let _deeper = Deeper::enter().ok_or_else(too_deep)?;
+        let read = Read::deserialize(from)?;
+        Ok(Self {
+            compare: read.compare,
+            success: read.success,
+            failure: read.failure,
+        })
+    }
 }
 
 /// One operation of a transaction, or a write of its own.

@@ -237,3 +237,56 @@ impl KvStore {
         changed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{filled, found, put, put_leased, read, run};
+    use super::*;
+
+    #[test]
+    fn lease_takes_its_keys_along_at_one_revision_in_their_order() {
+        let mut store = filled(&[("d", "1")]);
+        for (key, lease) in [("c", 7), ("a", 7), ("b", 8)] {
+            run(&mut store, &put_leased(key, lease));
+        }
+        assert_eq!(store.leases().collect::<Vec<_>>(), [7, 8]);
+        assert!(store.end_lease(7));
+        assert_eq!(store.revision(), 6);
+        let keys: Vec<_> = store.changes(6).map(|change| change.key()).collect();
+        assert_eq!(keys, [&Blob::from("a"), &Blob::from("c")]);
+        assert!(!store.end_lease(7), "it has none any more");
+        assert_eq!(store.revision(), 6);
+        assert_eq!(found(&store, &read("a", "\0")), "bd");
+    }
+
+    #[test]
+    fn own_changes_collected_share_a_revision_and_the_last_of_a_key_counts() {
+        let mut store = KvStore::new();
+        let key = |name: &str| Blob::from(format!("/quorate/groups/{name}").as_str());
+        store.begin_own();
+        store.put_own(key("b"), "1".into());
+        store.put_own(key("a"), "1".into());
+        store.put_own(key("b"), "2".into());
+        store.delete_own(&key("missing"));
+        assert!(store.end_own());
+        assert_eq!((store.revision(), store.changes(0).count()), (2, 2));
+        assert_eq!(&*store.get(&key("b")).unwrap().value, b"2");
+        store.begin_own();
+        assert!(!store.end_own(), "nothing was written");
+        store.delete_own(&key("a"));
+        assert_eq!(store.revision(), 3);
+        store.check_invariants();
+    }
+
+    #[test]
+    fn raised_space_keeps_its_keys_and_gives_up_its_history() {
+        let mut store = filled(&[("a", "1"), ("a", "2")]);
+        store.raise(1 << 40);
+        store.check_invariants();
+        assert_eq!(store.compacted(), store.revision());
+        assert_eq!(store.get(b"a").unwrap().mod_revision, 3);
+        assert!(!store.sweep(9));
+        run(&mut store, &put("a", "3"));
+        assert_eq!(store.get(b"a").unwrap().mod_revision, (1 << 40) + 4);
+    }
+}

@@ -98,13 +98,10 @@ impl KvStore {
 
     /// As etcd: first all puts, then all reads.
     fn check_chosen(&self, chosen: &[&KvOp], lives: &dyn Fn(u64) -> bool) -> Result<(), KvError> {
-        for (at, op) in chosen.iter().enumerate() {
+        for op in chosen {
             match op {
                 KvOp::Put(put) => {
                     self.check_put(put)?;
-                    if keeps_something(put) && is_deleted_by(&chosen[..at], &put.key) {
-                        return Err(KvError::KeyNotFound);
-                    }
                     check_lease(put, lives)?;
                 }
                 KvOp::DeleteRange(delete) => self.check_delete(delete)?,
@@ -114,6 +111,15 @@ impl KvStore {
         for op in chosen {
             if let KvOp::Range(range) = op {
                 self.check_read(range)?;
+            }
+        }
+        // What etcd does not look for, and stops at: a put that keeps what the transaction itself has deleted by then.
+        for (at, op) in chosen.iter().enumerate() {
+            if let KvOp::Put(put) = op
+                && keeps_something(put)
+                && is_deleted_by(&chosen[..at], &put.key)
+            {
+                return Err(KvError::KeyNotFound);
             }
         }
         Ok(())
@@ -242,7 +248,8 @@ fn keeps_something(put: &Put) -> bool {
     put.ignore_value || put.ignore_lease
 }
 
-/// Whether these operations leave the key deleted. The rules on duplicates let a deletion by a nested transaction precede a put.
+/// Whether these operations leave the key deleted. The rules on duplicates let a deletion without an upper
+/// bound precede a put.
 fn is_deleted_by(ops: &[&KvOp], key: &[u8]) -> bool {
     let last = ops.iter().rev().find(|op| match op {
         KvOp::Put(put) => *put.key == *key,
@@ -285,5 +292,247 @@ fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
         CompareResult::NotEqual => ordering.is_ne(),
         CompareResult::Greater => ordering.is_gt(),
         CompareResult::Less => ordering.is_lt(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{
+        delete, delete_range, empty_put, filled, found, keys, put, put_leased, range, read, run,
+        txn,
+    };
+    use super::*;
+
+    fn compare(key: &str, result: CompareResult, target: CompareTarget) -> Compare {
+        Compare {
+            result,
+            target,
+            range: keys(key, ""),
+        }
+    }
+
+    fn holds(store: &KvStore, compare: Compare) -> bool {
+        let txn = Txn {
+            compare: vec![compare],
+            ..Txn::default()
+        };
+        store.read_txn(&txn).unwrap().succeeded
+    }
+
+    #[test]
+    fn missing_key_compares_as_zeros_and_its_value_as_nothing() {
+        let store = filled(&[("a", "1")]);
+        let all = [
+            CompareResult::Equal,
+            CompareResult::NotEqual,
+            CompareResult::Greater,
+            CompareResult::Less,
+        ];
+        for result in all {
+            let value = CompareTarget::Value(Blob::default());
+            assert!(!holds(&store, compare("missing", result, value)));
+        }
+        for target in [
+            CompareTarget::Version(0),
+            CompareTarget::Create(0),
+            CompareTarget::Mod(0),
+            CompareTarget::Lease(0),
+        ] {
+            let missing = compare("missing", CompareResult::Equal, target);
+            assert!(holds(&store, missing));
+        }
+    }
+
+    #[test]
+    fn condition_on_a_range_holds_if_it_does_for_each_key() {
+        let store = filled(&[("a", "1"), ("b", "1"), ("b", "2")]);
+        let on = |end: &str, version| Compare {
+            result: CompareResult::Equal,
+            target: CompareTarget::Version(version),
+            range: keys("a", end),
+        };
+        assert!(holds(&store, on("b", 1)));
+        assert!(!holds(&store, on("c", 1)));
+        assert!(!holds(&store, on("\0", 1)));
+        assert!(holds(&store, on("a", 0)), "no key can be meant");
+    }
+
+    #[test]
+    fn nested_conditions_are_judged_before_anything_is_written() {
+        let mut store = filled(&[]);
+        let nested = KvOp::Txn(Txn {
+            compare: vec![compare(
+                "n",
+                CompareResult::Equal,
+                CompareTarget::Version(0),
+            )],
+            success: vec![range("n", "")],
+            failure: vec![],
+        });
+        let KvOpReply::Txn(reply) = run(&mut store, &txn([put("n", "1"), nested])) else {
+            panic!("a transaction's answer");
+        };
+        let KvOpReply::Txn(nested) = &reply.responses[1] else {
+            panic!("a nested transaction's answer");
+        };
+        assert!(nested.succeeded, "the key was not there before");
+        let KvOpReply::Range(seen) = &nested.responses[0] else {
+            panic!("a read's answer");
+        };
+        assert_eq!(seen.count, 1, "the read sees the write before it");
+    }
+
+    #[test]
+    fn transaction_moves_the_revision_by_one_if_it_changed_something() {
+        let mut store = filled(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        assert_eq!(store.revision(), 4);
+        run(&mut store, &txn([delete("missing"), range("a", "")]));
+        run(&mut store, &delete("missing"));
+        assert_eq!(store.revision(), 4);
+        run(&mut store, &txn([put("d", "4"), delete_range("a", "c")]));
+        assert_eq!(store.revision(), 5);
+        let keys: Vec<_> = store
+            .changes(5)
+            .map(|change| change.key().clone())
+            .collect();
+        assert_eq!(keys, ["d".into(), "a".into(), "b".into()]);
+    }
+
+    #[test]
+    fn refused_transaction_changes_nothing() {
+        let mut store = filled(&[("a", "1")]);
+        let before = store.clone();
+        let future = KvOp::Range(Range {
+            revision: 9,
+            ..read("a", "")
+        });
+        let keep = KvOp::Put(Put {
+            ignore_value: true,
+            ..empty_put("missing")
+        });
+        let future_refused = KvError::FutureRevision { asked: 9, now: 2 };
+        for (ops, refused) in [
+            (vec![put("b", "2"), future], future_refused),
+            (vec![put("b", "2"), keep], KvError::KeyNotFound),
+            (
+                vec![put("b", "2"), put_leased("c", 7)],
+                KvError::LeaseNotFound { lease: 7 },
+            ),
+        ] {
+            assert_eq!(store.execute(&txn(ops), &|_| false), Err(refused));
+            assert_eq!(store, before);
+        }
+    }
+
+    #[test]
+    fn lease_is_looked_at_before_the_key_except_in_a_transaction() {
+        let mut store = filled(&[]);
+        let put = KvOp::Put(Put {
+            lease: 7,
+            ignore_value: true,
+            ..empty_put("missing")
+        });
+        let alone = store.execute(&put, &|_| false);
+        assert_eq!(alone, Err(KvError::LeaseNotFound { lease: 7 }));
+        let within = store.execute(&txn([put]), &|_| false);
+        assert_eq!(within, Err(KvError::KeyNotFound));
+    }
+
+    #[test]
+    fn put_that_keeps_what_the_transaction_deleted_is_refused() {
+        let mut store = filled(&[("b", "1")]);
+        let keep = KvOp::Put(Put {
+            ignore_value: true,
+            ..empty_put("b")
+        });
+        let op = txn([delete_range("a", "\0"), keep]);
+        assert_eq!(super::super::check(&op, 8), Ok(()));
+        assert_eq!(store.execute(&op, &|_| true), Err(KvError::KeyNotFound));
+        assert_eq!(found(&store, &read("b", "")), "b");
+    }
+
+    #[test]
+    fn key_put_and_deleted_in_one_transaction_leaves_two_changes_and_no_version() {
+        let mut store = filled(&[("n", "1")]);
+        run(&mut store, &txn([txn([put("n", "2")]), txn([delete("n")])]));
+        assert_eq!(store.changes(3).count(), 2);
+        assert_eq!(store.get(b"n"), None);
+        assert_eq!(store.get_at(b"n", 3), None);
+        assert_eq!(store.get_at(b"n", 2).unwrap().version, 1);
+        run(&mut store, &put("n", "3"));
+        let kv = store.get(b"n").unwrap();
+        assert_eq!((kv.create_revision, kv.version), (4, 1));
+    }
+
+    #[test]
+    fn keeping_the_value_or_the_lease_takes_what_is_there() {
+        let mut store = filled(&[]);
+        let first = Put {
+            value: "v".into(),
+            lease: 7,
+            ..empty_put("a")
+        };
+        run(&mut store, &KvOp::Put(first));
+        let keep_lease = Put {
+            ignore_lease: true,
+            value: "w".into(),
+            ..empty_put("a")
+        };
+        run(&mut store, &KvOp::Put(keep_lease));
+        let kv = store.get(b"a").unwrap();
+        assert_eq!((&*kv.value, kv.lease), (b"w".as_slice(), 7));
+        let keep_value = Put {
+            ignore_value: true,
+            lease: 8,
+            ..empty_put("a")
+        };
+        run(&mut store, &KvOp::Put(keep_value));
+        let kv = store.get(b"a").unwrap();
+        assert_eq!((&*kv.value, kv.lease), (b"w".as_slice(), 8));
+        run(&mut store, &put("a", "x"));
+        assert_eq!(store.leases().count(), 0, "a plain put detaches");
+    }
+
+    #[test]
+    fn keys_of_the_state_machine_are_written_by_it_only() {
+        let mut store = filled(&[("a", "1"), ("/quorate0", "1"), ("/quorate", "1")]);
+        let own = Blob::from("/quorate/groups/g");
+        store.put_own(own.clone(), "{}".into());
+        let refused = |key: &str| Err(KvError::ReadOnlyKey { key: key.into() });
+        let hits = |op: &KvOp| store.clone().execute(op, &|_| true);
+        assert_eq!(hits(&put("/quorate/x", "")), refused("/quorate/x"));
+        for op in [
+            delete("/quorate/groups/g"),
+            delete_range("/", "z"),
+            delete_range("\0", "\0"),
+            delete_range("/quorate/groups/g", "/quorate/groups/h"),
+            txn([put("b", ""), delete_range("/quorate/", "\0")]),
+        ] {
+            assert_eq!(hits(&op), refused("/quorate/groups/g"), "{op:?}");
+        }
+        for op in [
+            delete("/quorate/groups/missing"),
+            delete("/quorate"),
+            delete_range("/quorate", "/quorate/"),
+            delete_range("/quorate/h", "z"),
+            delete_range("/quorate/groups/g", "/quorate/groups/g"),
+        ] {
+            assert!(hits(&op).is_ok(), "{op:?}");
+        }
+        store.delete_own(&own);
+        assert!(store.execute(&delete_range("/", "z"), &|_| true).is_ok());
+    }
+
+    #[test]
+    fn transaction_with_a_write_in_any_branch_is_not_read_only() {
+        let inner = |success, failure| Txn {
+            compare: vec![],
+            success,
+            failure,
+        };
+        let reads = inner(vec![range("a", "")], vec![txn([range("b", "")])]);
+        assert!(reads.is_read_only());
+        assert!(!inner(vec![], vec![put("a", "")]).is_read_only());
+        assert!(!inner(vec![txn([delete("a")])], vec![]).is_read_only());
     }
 }
