@@ -279,7 +279,8 @@ mod tests {
             log: vec![gone("a", 6), gone("b", 7)],
         };
         assert!(KvStore::from_image(image()).is_ok());
-        let broken: [(&str, fn(&mut Image)); 8] = [
+        type Break = fn(&mut Image);
+        let broken: [(&str, Break); 8] = [
             ("swept, compacted and now", |i| i.swept = 6),
             ("compacted in the future", |i| i.compaction = Some(10)),
             ("changes in the future", |i| i.revision = 6),

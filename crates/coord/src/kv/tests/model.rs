@@ -109,7 +109,7 @@ impl Naive {
                 SortTarget::Key => {}
                 SortTarget::Version => retie(&mut kvs, |a, b| a.version == b.version),
                 SortTarget::Create => {
-                    retie(&mut kvs, |a, b| a.create_revision == b.create_revision)
+                    retie(&mut kvs, |a, b| a.create_revision == b.create_revision);
                 }
                 SortTarget::Mod => retie(&mut kvs, |a, b| a.mod_revision == b.mod_revision),
                 SortTarget::Value => retie(&mut kvs, |a, b| a.value == b.value),
