@@ -29,32 +29,40 @@ impl Episode {
                 for _ in 0..rng.usize(5..20) {
                     steps.push(by(Who::Nobody, administration(rng)));
                 }
-                // Enabled too early, as often as not.
-                steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
+                if rng.u32(0..4) == 0 {
+                    // Too early, where there is no root yet.
+                    steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
+                }
                 steps.extend(root());
-                for _ in 0..rng.usize(5..30) {
+                for _ in 0..rng.usize(30..80) {
                     steps.push(by(Who::Nobody, administration(rng)));
                 }
                 steps.extend(root());
+                steps.extend(USERS[1..].iter().flat_map(|user| able(rng, user)));
                 steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
                 steps.push(by(Who::Nobody, Op::AuthEnable(pb::AuthEnableRequest {})));
                 steps.push(authenticate("root", ROOT_PASSWORD));
+                steps.extend(
+                    USERS[1..]
+                        .iter()
+                        .map(|user| authenticate(user, PASSWORDS[0])),
+                );
             }
-            2..5 => {
+            2..7 => {
                 for _ in 0..rng.usize(5..15) {
                     let user = USERS[rng.usize(1..USERS.len())];
-                    let password = PASSWORDS[rng.usize(0..PASSWORDS.len())];
+                    let password = password(rng);
                     let step = match rng.u32(0..10) {
-                        0..3 => authenticate(user, password),
-                        3 => authenticate("nobody", "secret"),
-                        4..9 => by(Who::User("root"), administration(rng)),
+                        0..6 => authenticate(user, password),
+                        6 if rng.u32(0..4) == 0 => authenticate("nobody", "secret"),
+                        6..9 => by(Who::User("root"), administration(rng)),
                         _ => by(self.somebody(rng), administration(rng)),
                     };
                     steps.push(step);
                 }
                 steps.push(authenticate("root", ROOT_PASSWORD));
             }
-            _ if self.is_enabled && self.batches < 8 => {
+            _ if self.is_enabled && self.batches < 10 => {
                 let who = self.somebody(rng);
                 if who != Who::User("root") {
                     steps.push(by(who, Op::AuthDisable(pb::AuthDisableRequest {})));
@@ -72,9 +80,9 @@ impl Episode {
     /// Who asks next.
     pub(crate) fn somebody(&self, rng: &mut Rng) -> Who {
         match rng.u32(0..12) {
-            0 => Who::Nobody,
-            1 => Who::Forger,
-            2..5 => Who::User("root"),
+            0 if rng.bool() => Who::Nobody,
+            0 => Who::Forger,
+            1..3 => Who::User("root"),
             _ => Who::User(USERS[rng.usize(1..USERS.len())]),
         }
     }
@@ -120,6 +128,38 @@ fn root() -> [Step; 3] {
     [Op::UserAdd(user), Op::RoleAdd(role), Op::UserGrant(grant)].map(|op| by(Who::Nobody, op))
 }
 
+/// A user that can authenticate, with a role that permits something.
+fn able(rng: &mut Rng, user: &str) -> [Step; 5] {
+    let role = ROLES[rng.usize(1..ROLES.len())].to_owned();
+    let user = user.to_owned();
+    let password = PASSWORDS[0].to_owned();
+    let (key, range_end) = keys(rng);
+    [
+        Op::UserAdd(pb::AuthUserAddRequest {
+            name: user.clone(),
+            password: password.clone(),
+            options: Some(authpb::UserAddOptions { no_password: false }),
+            ..Default::default()
+        }),
+        Op::UserPassword(pb::AuthUserChangePasswordRequest {
+            name: user.clone(),
+            password,
+            ..Default::default()
+        }),
+        Op::RoleAdd(pb::AuthRoleAddRequest { name: role.clone() }),
+        Op::RoleGrant(pb::AuthRoleGrantPermissionRequest {
+            name: role.clone(),
+            perm: Some(authpb::Permission {
+                perm_type: rng.i32(0..3),
+                key: key.into(),
+                range_end: range_end.into(),
+            }),
+        }),
+        Op::UserGrant(pb::AuthUserGrantRoleRequest { user, role }),
+    ]
+    .map(|op| by(Who::Nobody, op))
+}
+
 fn administration(rng: &mut Rng) -> Op {
     // Not root: its password must stay what it is, and it must stay able to disable.
     let user = if rng.u32(0..40) == 0 {
@@ -136,7 +176,7 @@ fn administration(rng: &mut Rng) -> Op {
     .to_owned();
     let any_user = USERS[rng.usize(0..USERS.len())].to_owned();
     let any_role = ROLES[rng.usize(0..ROLES.len())].to_owned();
-    let password = PASSWORDS[rng.usize(0..PASSWORDS.len())].to_owned();
+    let password = password(rng).to_owned();
     match rng.u32(0..100) {
         0..14 => Op::UserAdd(pb::AuthUserAddRequest {
             name: user,
@@ -148,6 +188,8 @@ fn administration(rng: &mut Rng) -> Op {
             },
             ..Default::default()
         }),
+        // Seldom, or there would be nobody left.
+        24..30 if rng.bool() => Op::RoleList(pb::AuthRoleListRequest {}),
         14..20 => Op::UserGet(pb::AuthUserGetRequest { name: any_user }),
         20..24 => Op::UserList(pb::AuthUserListRequest {}),
         24..30 => Op::UserDelete(pb::AuthUserDeleteRequest { name: user }),
@@ -188,6 +230,15 @@ fn administration(rng: &mut Rng) -> Op {
                 range_end: range_end.into(),
             })
         }
+    }
+}
+
+/// Mostly the right one.
+fn password(rng: &mut Rng) -> &'static str {
+    match rng.u32(0..10) {
+        0 => PASSWORDS[1],
+        1 => PASSWORDS[2],
+        _ => PASSWORDS[0],
     }
 }
 

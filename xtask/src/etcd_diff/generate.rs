@@ -5,7 +5,7 @@ use quorate_wire::etcd::etcdserverpb as pb;
 
 use super::auth::Episode;
 use super::ops::{ALIASES, Answer, Op, Step, Who};
-use super::side::STREAMS;
+use super::side::{STREAMS, USERS_STREAM};
 
 const KEYS: &[&[u8]] = &[
     b"a",
@@ -73,9 +73,13 @@ impl Generator {
                 // The key space is asked for on behalf of users while there are any.
                 for step in drawn {
                     steps.push(step);
-                    if self.rng.u8(..) < 128 {
+                    for _ in 0..self.rng.usize(0..5) {
                         let op = self.guarded();
                         let who = episode.somebody(&mut self.rng);
+                        if matches!(op, Op::Watch(..)) {
+                            // A stream has one token.
+                            steps.push(plain(Op::CloseStream(USERS_STREAM)));
+                        }
                         steps.push(Step { op, who });
                     }
                 }
@@ -89,7 +93,7 @@ impl Generator {
         }
         steps.push(plain(Op::Barrier));
         if self.rng.u8(..) < 24 {
-            let stream = self.rng.usize(1..STREAMS);
+            let stream = self.rng.usize(1..USERS_STREAM);
             self.watches[stream] = 0;
             steps.push(plain(Op::CloseStream(stream)));
         }
@@ -131,14 +135,14 @@ impl Generator {
             9_450..9_480 => Op::Leases(pb::LeaseLeasesRequest {}),
             9_480..9_580 => Op::KeepAlive(self.lease()),
             9_580..9_740 => {
-                let stream = self.rng.usize(1..STREAMS);
+                let stream = self.rng.usize(1..USERS_STREAM);
                 Op::Watch(stream, self.watch())
             }
             9_740..9_800 => {
-                let stream = self.rng.usize(1..STREAMS);
+                let stream = self.rng.usize(1..USERS_STREAM);
                 Op::CancelWatch(stream, self.rng.i64(0..=self.watches[stream]))
             }
-            9_800..9_830 => Op::Progress(self.rng.usize(1..STREAMS)),
+            9_800..9_830 => Op::Progress(self.rng.usize(1..USERS_STREAM)),
             9_830..9_850 => Op::HashKv(pb::HashKvRequest {
                 revision: self.revision(),
             }),
@@ -177,8 +181,9 @@ impl Generator {
             }),
             92..94 => Op::Leases(pb::LeaseLeasesRequest {}),
             94..97 => Op::KeepAlive(self.lease()),
-            97..98 => Op::HashKv(pb::HashKvRequest::default()),
-            98..99 => Op::Alarm(pb::AlarmRequest::default()),
+            97 => Op::HashKv(pb::HashKvRequest::default()),
+            98 if self.rng.bool() => Op::Watch(USERS_STREAM, self.watch()),
+            98 => Op::Alarm(pb::AlarmRequest::default()),
             _ => Op::Compact(self.compaction()),
         }
     }

@@ -26,7 +26,10 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 8;
 
 /// Streams of watches; the first one holds a watch over everything, from the beginning, that the others are judged by.
-pub(crate) const STREAMS: usize = 4;
+pub(crate) const STREAMS: usize = 5;
+
+/// The stream of watches on behalf of users.
+pub(crate) const USERS_STREAM: usize = STREAMS - 1;
 
 /// The password of `root`, which no operation changes.
 pub(crate) const ROOT_PASSWORD: &str = "toor";
