@@ -56,6 +56,7 @@ async fn compare(options: &Options, left: &Program, right: &Program) -> anyhow::
         .map(|(at, from)| Plan {
             seed: options.seed.wrapping_add(at),
             ops: ROUND.min(options.ops - from),
+            auth: !options.no_auth,
             planted: options.plant.filter(|_| at == 0),
         })
         .collect();
@@ -111,6 +112,7 @@ async fn self_check(etcd: &Program, seed: u64) -> anyhow::Result<()> {
     let mut plan = Plan {
         seed,
         ops: 3_000,
+        auth: true,
         planted: None,
     };
     if let Some(difference) = round::play(etcd, etcd, &plan).await?.difference {

@@ -43,11 +43,13 @@ pub(crate) struct Generator {
     watches: [i64; STREAMS],
     episode: Option<Episode>,
     since_episode: u32,
+    /// Whether users are distinguished now and then.
+    auth: bool,
     expiring: i64,
 }
 
 impl Generator {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, auth: bool) -> Self {
         Self {
             rng: Rng::with_seed(seed),
             revision: 1,
@@ -56,6 +58,7 @@ impl Generator {
             watches: [0; STREAMS],
             episode: None,
             since_episode: 0,
+            auth,
             expiring: 100,
         }
     }
@@ -64,7 +67,7 @@ impl Generator {
     pub(crate) fn batch(&mut self, room: usize) -> Vec<Step> {
         let mut steps = Vec::new();
         self.since_episode += 1;
-        if self.episode.is_none() && self.since_episode > 15 && self.rng.u8(..) < 16 {
+        if self.auth && self.episode.is_none() && self.since_episode > 15 && self.rng.u8(..) < 16 {
             self.episode = Some(Episode::default());
             self.since_episode = 0;
         }
@@ -555,7 +558,7 @@ mod tests {
     #[test]
     fn a_seed_draws_the_same_operations_again() {
         let draw = |seed| {
-            let mut generator = Generator::new(seed);
+            let mut generator = Generator::new(seed, true);
             (0..50)
                 .flat_map(|_| generator.batch(BATCH))
                 .collect::<Vec<_>>()

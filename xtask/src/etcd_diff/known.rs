@@ -29,6 +29,16 @@ pub(crate) const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "hash-at-compacted",
+        reason: "the hash at the compacted revision itself is told, as in etcd 3.5; 3.4 refuses it",
+        explains: |step, etcd, ours| match (&step.op, etcd, ours) {
+            (Op::HashKv(asked), Answer::Refused(Code::OutOfRange, _), Answer::HashKv(ours)) => {
+                asked.revision == ours.compact_revision
+            }
+            _ => false,
+        },
+    },
+    Known {
         name: "header-of-alarms",
         reason: "as in etcd 3.5; 3.4 answers without",
         explains: |_, etcd, ours| match (etcd, ours) {

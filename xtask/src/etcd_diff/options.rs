@@ -9,7 +9,7 @@ use crate::workspace;
 
 /// How to call it.
 pub(crate) const USAGE: &str = "usage: cargo xtask etcd-diff [--ops N] [--seed S] [--servers 1|3] [--jobs J] [--etcd PATH] [--quorate PATH]
-                             [--against-etcd] [--plant STEP] [--no-shrink] [--self-check] [--json]
+                             [--against-etcd] [--plant STEP] [--no-auth] [--no-shrink] [--self-check] [--json]
 
   --ops N         operations in all; 20000 where not given. Each 20000 run against fresh servers
   --seed S        the first 20000 are drawn from it, the next ones from its successors; 1 where not given
@@ -20,6 +20,7 @@ pub(crate) const USAGE: &str = "usage: cargo xtask etcd-diff [--ops N] [--seed S
   --against-etcd  compares etcd with itself
   --plant STEP    changes one put of the other side's at or after this step, which must be found
   --self-check    both: etcd with itself without and with a planted difference
+  --no-auth       leaves users, roles and permissions out
   --no-shrink     does not look for fewer operations that show a difference
   --json          one object at the end instead of text";
 
@@ -34,6 +35,7 @@ pub(crate) struct Options {
     pub(crate) against_etcd: bool,
     pub(crate) self_check: bool,
     pub(crate) json: bool,
+    pub(crate) no_auth: bool,
     no_shrink: bool,
     etcd: Option<PathBuf>,
     quorate: Option<PathBuf>,
@@ -51,6 +53,7 @@ impl Options {
             against_etcd: false,
             self_check: false,
             json: false,
+            no_auth: false,
             no_shrink: false,
             etcd: None,
             quorate: None,
@@ -88,6 +91,7 @@ impl Options {
                 "--against-etcd" => options.against_etcd = true,
                 "--self-check" => options.self_check = true,
                 "--no-shrink" => options.no_shrink = true,
+                "--no-auth" => options.no_auth = true,
                 "--json" => options.json = true,
                 other => return Err(format!("`{other}` is not known")),
             }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::json;
 
 use super::known::Known;
-use super::ops::{Answer, Short, Step};
+use super::ops::{Answer, Seen, Short, Step};
 
 /// How many steps of a shrunk difference are printed.
 const STEPS_SHOWN: usize = 60;
@@ -148,10 +148,8 @@ impl fmt::Display for Difference {
                     .collect::<std::collections::BTreeSet<_>>();
                 for id in ids.into_iter().filter(|id| left.get(*id) != right.get(*id)) {
                     writeln!(f, "  watch {id:?} (stream, id)")?;
-                    for (name, seen) in [(self.left.0, left.get(id)), (self.right.0, right.get(id))]
-                    {
-                        writeln!(f, "  {name:<8}{}", Short(&seen))?;
-                    }
+                    let (left, right) = (left.get(id), right.get(id));
+                    watch(f, (self.left.0, left), (self.right.0, right))?;
                 }
             }
             (left, right) => {
@@ -171,4 +169,26 @@ impl fmt::Display for Difference {
         }
         Ok(())
     }
+}
+
+/// The first event in which two watches differ, or all that they told besides.
+fn watch(
+    f: &mut fmt::Formatter<'_>,
+    (left_name, left): (&str, Option<&Seen>),
+    (right_name, right): (&str, Option<&Seen>),
+) -> fmt::Result {
+    let events = |seen: Option<&Seen>| seen.map_or(Vec::new(), |seen| seen.events.clone());
+    let (lefts, rights) = (events(left), events(right));
+    let equal = lefts
+        .iter()
+        .zip(&rights)
+        .take_while(|(a, b)| a == b)
+        .count();
+    for (name, seen, events) in [(left_name, left, lefts), (right_name, right, rights)] {
+        let canceled = seen.map(|seen| &seen.canceled);
+        write!(f, "  {name:<8}{} events", events.len())?;
+        write!(f, ", event {equal}: {}", Short(&events.get(equal)))?;
+        writeln!(f, ", canceled: {canceled:?}")?;
+    }
+    Ok(())
 }

@@ -14,6 +14,8 @@ use super::side::{Side, start_both};
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) ops: usize,
+    /// Whether users are distinguished now and then.
+    pub(crate) auth: bool,
     /// From which step on one put of the right side's is changed.
     pub(crate) planted: Option<usize>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Round {
 /// Plays a round of drawn operations, up to the first difference that nobody meant.
 pub(crate) async fn play(left: &Program, right: &Program, plan: &Plan) -> anyhow::Result<Round> {
     let (mut left, mut right) = start_both(left, right).await?;
-    let mut generator = Generator::new(plan.seed);
+    let mut generator = Generator::new(plan.seed, plan.auth);
     let mut counts = Counts::default();
     let mut history: Vec<Step> = Vec::new();
     let mut planted = plan.planted;
