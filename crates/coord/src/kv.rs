@@ -3,6 +3,7 @@
 //! It counts revisions of its own, from 1 as etcd does: sessions, marks and groups' inner changes do not move them (ADR key-space-revisions).
 //! Deliberately absent: watching (a version's changes are what a watch reads), passwords in the clear, any clock.
 
+mod auth;
 mod blob;
 mod error;
 mod request;
@@ -20,6 +21,7 @@ mod txn;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{Access, AuthChange, AuthStore, LeaseKeys, Permission, ROOT, Role, Secret, User};
 pub use blob::Blob;
 pub use check::check;
 pub use error::{AuthError, KvError};
