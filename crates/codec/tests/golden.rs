@@ -17,6 +17,7 @@ use quorate_consensus::{
     VoterSet,
 };
 use quorate_coord::kv::{
+    AuthChange, Secret,
     Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller, KvError,
     KvOp, KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
 };
@@ -266,11 +267,21 @@ fn commands() -> Vec<Command> {
             id: 77,
             ttl_ms: 60_000,
         },
-        Command::RevokeLease { caller, id: 77 },
+        Command::RevokeLease {
+            caller: caller.clone(),
+            id: 77,
+        },
         Command::Alarm {
             action: AlarmAction::Raise,
             member: ReplicaId(2),
             kind: AlarmKind::Corrupt,
+        },
+        Command::Auth {
+            caller,
+            change: AuthChange::AddUser {
+                name: "app".to_owned(),
+                password: Some(Secret::from(b"hash".as_slice())),
+            },
         },
     ];
     commands_v2().into_iter().chain(later).collect()
@@ -375,6 +386,7 @@ fn messages() -> Vec<PeerMessage> {
         },
         Reply::LeaseRevoked { revision: 10 },
         Reply::Alarmed { was_on: true },
+        Reply::AuthChanged { auth_revision: 6 },
     ];
     let refused = Rejection::Kv(KvError::LeaseNotFound { lease: 78 });
     let outcomes = replies.into_iter().map(Ok).chain([Err(refused)]);

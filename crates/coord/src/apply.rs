@@ -151,6 +151,7 @@ impl State {
                 member,
                 kind,
             } => self.set_alarm(*action, *member, *kind),
+            Command::Auth { caller, change } => self.change_auth(caller.as_ref(), change),
         }
     }
 }

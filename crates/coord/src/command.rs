@@ -6,7 +6,7 @@ use quorate_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{KvCaller, KvOp};
+use crate::kv::{AuthChange, KvCaller, KvOp};
 use crate::spec::{ContenderSpec, GroupSpec, NodeSpec, Position};
 
 /// A session's identity: an id together with the revision that created it, so that a reused id is another
@@ -282,6 +282,13 @@ pub enum Command {
         member: ReplicaId,
         /// What is wrong.
         kind: AlarmKind,
+    },
+    /// Changes the key space's users and roles, or whether they are distinguished.
+    Auth {
+        /// The user, where users are distinguished.
+        caller: Option<KvCaller>,
+        /// What.
+        change: AuthChange,
     },
 }
 

@@ -13,6 +13,7 @@ use crate::depose::{FaultReport, REASON_BYTES_MAX, REPORTS_KEPT_MAX};
 use crate::event::{Cause, Phase};
 use crate::group::{COOLDOWNS_MAX, Group, HISTORY_MAX, Tenure};
 use crate::keys::{ALARMS_MAX, Alarms};
+use crate::kv::AuthStore;
 use crate::spec::LEASE_ID_MAX;
 use crate::spread::{Balance, Sweep};
 use crate::state::{Derived, GroupId, Node, Session, State};
@@ -43,6 +44,8 @@ pub(crate) struct Image {
     sweep: Sweep,
     #[serde(default, deserialize_with = "crate::bounded::map")]
     alarms: Alarms,
+    #[serde(default)]
+    auth: AuthStore,
 }
 
 impl From<State> for Image {
@@ -62,6 +65,7 @@ impl From<State> for Image {
             balance: state.balance,
             sweep: state.sweep,
             alarms: state.alarms,
+            auth: state.auth,
         }
     }
 }
@@ -85,6 +89,7 @@ impl TryFrom<Image> for State {
             balance: image.balance,
             sweep: image.sweep,
             alarms: image.alarms,
+            auth: image.auth,
             derived: Derived::default(),
         };
         state.check_primary().map_err(ImageError)?;

@@ -11,6 +11,7 @@ mod contract;
 mod group;
 mod state;
 
+mod access;
 mod apply;
 mod deadline;
 mod dedup;

@@ -67,6 +67,11 @@ pub enum Reply {
         /// Whether it was on before.
         was_on: bool,
     },
+    /// Users or roles were changed.
+    AuthChanged {
+        /// Their revision after it.
+        auth_revision: u64,
+    },
 }
 
 /// Why a command changed nothing. Each names the thing, what was expected and found.

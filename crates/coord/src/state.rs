@@ -16,6 +16,7 @@ use crate::dedup::Dedup;
 use crate::group::Group;
 use crate::image::Image;
 use crate::keys::Alarms;
+use crate::kv::AuthStore;
 use crate::reply::Outcome;
 use crate::spec::NodeSpec;
 use crate::spread::{Balance, Sweep};
@@ -157,6 +158,7 @@ pub struct State {
     pub(crate) balance: Balance,
     pub(crate) sweep: Sweep,
     pub(crate) alarms: Alarms,
+    pub(crate) auth: AuthStore,
     pub(crate) derived: Derived,
 }
 
@@ -185,6 +187,7 @@ impl State {
             balance: Balance::default(),
             sweep: Sweep::default(),
             alarms: Alarms::new(),
+            auth: AuthStore::new(),
             derived: Derived::default(),
         }
     }

@@ -14,7 +14,7 @@ pub(super) const NESTED_MAX: usize = 100;
 pub struct KvCaller {
     /// The user.
     pub user: String,
-    /// The revision of users and roles that the caller was authenticated at; 0 where it does not depend on one.
+    /// The revision of users and roles at which the serving process knew the user. An older one than the current is refused.
     pub auth_revision: u64,
 }
 
