@@ -406,8 +406,26 @@ fn messages() -> Vec<PeerMessage> {
         incarnation: 11,
         calls: vec![(CallId(1), Request::Propose(Box::new(proposal)))],
     };
+    let later = PeerMessage::Answers {
+        incarnation: 11,
+        answers: vec![
+            (
+                CallId(1),
+                Response::SessionAge {
+                    session: session(),
+                    remaining_ms: Some(7),
+                },
+            ),
+            (
+                CallId(2),
+                Response::AppliedAt {
+                    index: LogIndex(41),
+                },
+            ),
+        ],
+    };
     let mut messages = messages_with(entries());
-    messages.extend([answers, forward]);
+    messages.extend([answers, forward, later]);
     messages
 }
 

@@ -3,7 +3,8 @@
 use quorate_types::Payload;
 
 use crate::command::{Command, Envelope};
-use crate::kv::{Compare, CompareTarget, KeyRange, KvCaller, KvOp};
+use crate::kv::{Compare, CompareTarget, KeyRange, KeyValue, KvCaller, KvOp, KvOpReply};
+use crate::reply::Reply;
 use crate::spec::{ContenderSpec, GroupSpec, NodeSpec, ProposedConfiguration};
 
 /// Encoded size of a record's fixed parts: an upper bound of its numbers and tags.
@@ -72,6 +73,41 @@ impl KvOp {
                 16 + txn.compare.iter().map(compared).sum::<usize>()
                     + ops.map(KvOp::size_bytes).sum::<usize>()
             }
+        }
+    }
+}
+
+impl KeyValue {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.len() + 32
+    }
+}
+
+impl KvOpReply {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let all = |kvs: &[KeyValue]| kvs.iter().map(KeyValue::size_bytes).sum::<usize>();
+        16 + match self {
+            KvOpReply::Range(range) => all(&range.kvs),
+            KvOpReply::Put { prev_kv } => prev_kv.as_ref().map_or(0, KeyValue::size_bytes),
+            KvOpReply::DeleteRange { prev_kvs, .. } => all(prev_kvs),
+            KvOpReply::Txn(txn) => txn.responses.iter().map(KvOpReply::size_bytes).sum(),
+        }
+    }
+}
+
+impl Reply {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Reply::Kv { reply, .. } => FIXED_BYTES + reply.size_bytes(),
+            // A refusal names a group, and what it says of it is short.
+            Reply::Partly { refused, .. } => FIXED_BYTES + refused.len() * 256,
+            _ => FIXED_BYTES,
         }
     }
 }

@@ -8,4 +8,5 @@ mod polls;
 mod random;
 mod sessions;
 mod spreading;
+mod timing;
 mod world;

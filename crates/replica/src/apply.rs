@@ -6,6 +6,8 @@ use quorate_types::{LogIndex, Time, TraceId};
 
 use crate::call::Response;
 use crate::output::{AppliedEntry, Output, Published};
+use crate::own_reply;
+use crate::pending::Origin;
 use crate::replica::Replica;
 use crate::revocation::Revocations;
 
@@ -95,14 +97,20 @@ impl Replica {
                         RequestKey::Internal,
                         "nobody waits for the leader's own commands"
                     );
-                    self.pending.answer(
-                        origin,
-                        Response::Applied {
-                            outcome,
-                            index: entry.index,
-                        },
-                        out,
-                    );
+                    let index = entry.index;
+                    // Another server's own apply gives it the outcome where it is too large for a message.
+                    let response = match origin {
+                        Origin::Peer { .. } if own_reply::is_large(&outcome) => {
+                            Response::AppliedAt { index }
+                        }
+                        _ => Response::Applied { outcome, index },
+                    };
+                    self.pending.answer(origin, response, out);
+                } else {
+                    let may_be_asked = !self.pending.forwarded.is_empty();
+                    self.pending
+                        .own_replies
+                        .applied(entry.index, outcome, may_be_asked, out);
                 }
             }
         }
@@ -200,6 +208,7 @@ impl Replica {
         self.applied.unpublished.clear();
         self.applied.reset = true;
         self.revocations = Revocations::from_state(self.config.drift, &self.state, now);
+        self.pending.own_replies.skipped_to(index, out);
         self.answer_reads(out);
     }
 }

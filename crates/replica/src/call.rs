@@ -116,6 +116,38 @@ pub enum Response {
         /// `None`: it is over.
         remaining_ms: Option<u64>,
     },
+    /// Between servers only: the command was applied, and its outcome is too large to be carried; the asking server takes it from its own
+    /// apply of that entry.
+    AppliedAt {
+        /// Where.
+        index: LogIndex,
+    },
+}
+
+impl Response {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Applied {
+                outcome: Ok(reply), ..
+            } => 64 + reply.size_bytes(),
+            _ => 256,
+        }
+    }
+}
+
+impl Request {
+    /// Roughly its encoded size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Propose(proposal) => {
+                proposal.command.size_bytes() + proposal.principal.as_str().len() + 128
+            }
+            _ => 32,
+        }
+    }
 }
 
 /// Why a call was refused before it had any effect.

@@ -11,6 +11,7 @@ mod kv_watch;
 mod lead;
 mod lease;
 mod output;
+mod own_reply;
 mod peer;
 mod pending;
 mod replica;

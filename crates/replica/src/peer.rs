@@ -31,12 +31,19 @@ pub enum PeerMessage {
 /// The lane a message travels in. Lanes do not wait for each other, so that appends and snapshots never delay heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Votes, heartbeats and their answers, forwarded calls and answers.
+    /// Votes, heartbeats and their answers, forwarded calls and answers that are small.
     Vital,
-    /// Appends and their answers.
+    /// Appends and their answers, forwarded calls and answers that are large.
     Log,
     /// Snapshot chunks.
     Bulk,
+}
+
+/// Calls or answers of more bytes than this would hold up heartbeats, and travel with appends.
+const VITAL_BYTES_MAX: usize = 64 * 1024;
+
+fn is_large(sizes: impl Iterator<Item = usize>) -> bool {
+    sizes.sum::<usize>() > VITAL_BYTES_MAX
 }
 
 impl PeerMessage {
@@ -46,6 +53,16 @@ impl PeerMessage {
         match self {
             Self::Consensus(Message::Append { entries, .. }) if !entries.is_empty() => Lane::Log,
             Self::Consensus(Message::SnapshotChunk { .. }) => Lane::Bulk,
+            Self::Forward { calls, .. }
+                if is_large(calls.iter().map(|(_, request)| request.size_bytes())) =>
+            {
+                Lane::Log
+            }
+            Self::Answers { answers, .. }
+                if is_large(answers.iter().map(|(_, response)| response.size_bytes())) =>
+            {
+                Lane::Log
+            }
             Self::Consensus(_) | Self::Forward { .. } | Self::Answers { .. } => Lane::Vital,
         }
     }

@@ -8,6 +8,7 @@ use quorate_types::{LogIndex, ReplicaId, Time};
 
 use crate::call::{CallId, Request, Response};
 use crate::output::Output;
+use crate::own_reply::OwnReplies;
 use crate::peer::PeerMessage;
 
 /// Who asked, and so where the answer goes.
@@ -86,6 +87,29 @@ pub(crate) struct Pending {
     answers: BTreeMap<(ReplicaId, u64), Vec<(CallId, Response)>>,
     /// Calls for the leader, sent together at the end of the step.
     pub(crate) forwards: Vec<(CallId, Request)>,
+    /// Replies that are taken from this replica's own apply.
+    pub(crate) own_replies: OwnReplies,
+}
+
+/// Most bytes of calls or answers in one message, save that one is always sent: a frame is bounded, and a lane is shared.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Splits what is sent together into messages of bounded size, in order.
+fn split<T>(all: Vec<T>, size_bytes: impl Fn(&T) -> usize, mut send: impl FnMut(Vec<T>)) {
+    let mut together = Vec::new();
+    let mut bytes = 0;
+    for one in all {
+        let more = size_bytes(&one);
+        if !together.is_empty() && bytes + more > MESSAGE_BYTES_MAX {
+            send(std::mem::take(&mut together));
+            bytes = 0;
+        }
+        bytes += more;
+        together.push(one);
+    }
+    if !together.is_empty() {
+        send(together);
+    }
 }
 
 impl Pending {
@@ -96,6 +120,7 @@ impl Pending {
             + self.proposed.len()
             + self.confirming.len()
             + self.reading.values().map(Vec::len).sum::<usize>()
+            + self.own_replies.len()
     }
 
     /// Answers a call, here or over the server that forwarded it.
@@ -123,22 +148,34 @@ impl Pending {
         out: &mut Vec<Output>,
     ) {
         for ((to, incarnation), answers) in std::mem::take(&mut self.answers) {
-            out.push(Output::Send {
-                to,
-                message: PeerMessage::Answers {
-                    incarnation,
-                    answers,
+            split(
+                answers,
+                |(_, response)| response.size_bytes(),
+                |answers| {
+                    out.push(Output::Send {
+                        to,
+                        message: PeerMessage::Answers {
+                            incarnation,
+                            answers,
+                        },
+                    });
                 },
-            });
+            );
         }
         if !self.forwards.is_empty() {
             let calls = std::mem::take(&mut self.forwards);
             // Calls are gathered only while a leader is known, and a change of leader inside the step takes them back.
             let to = leader.expect("calls are forwarded to a known leader");
-            out.push(Output::Send {
-                to,
-                message: PeerMessage::Forward { incarnation, calls },
-            });
+            split(
+                calls,
+                |(_, request)| request.size_bytes(),
+                |calls| {
+                    out.push(Output::Send {
+                        to,
+                        message: PeerMessage::Forward { incarnation, calls },
+                    });
+                },
+            );
         }
     }
 
@@ -157,6 +194,29 @@ impl Pending {
             .filter_map(|calls| calls.first())
             .map(|(_, deadline)| *deadline)
             .min();
-        [queued, forwarded, reading].into_iter().flatten().min()
+        let own = self.own_replies.next_deadline();
+        [queued, forwarded, reading, own]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_together_is_split_by_size_and_keeps_its_order() {
+        let sizes = vec![600_000, 400_000, 500_000, 3_000_000, 1, 2];
+        let mut sent = Vec::new();
+        split(sizes, |bytes| *bytes, |together| sent.push(together));
+        let meant = [
+            vec![600_000, 400_000],
+            vec![500_000],
+            vec![3_000_000],
+            vec![1, 2],
+        ];
+        assert_eq!(sent, meant);
     }
 }

@@ -305,6 +305,10 @@ impl Replica {
         self.pending.forwarded.remove(&call);
         match response {
             Response::ReadAt { index } => self.answer_read(now, call, index, out),
+            Response::AppliedAt { index } => {
+                let until = (self.applied.index, now + self.config.call_timeout);
+                self.pending.own_replies.answered(call, index, until, out);
+            }
             response => out.push(Output::Answer { call, response }),
         }
     }
@@ -427,6 +431,10 @@ impl Replica {
             }
         }
         self.pending.reading.retain(|_, calls| !calls.is_empty());
+        self.pending.own_replies.time_out(now, out);
+        if self.pending.forwarded.is_empty() {
+            self.pending.own_replies.forget_kept();
+        }
     }
 
     /// A leader whose step loop stood still credits the stall to every session: their keep-alives may sit unread.
@@ -512,6 +520,9 @@ impl Replica {
     pub fn check_invariants(&self) {
         self.consensus.check_invariants();
         self.revocations.check_invariants();
+        self.pending
+            .own_replies
+            .check_invariants(self.applied.index);
         assert_eq!(
             self.lead.is_some(),
             self.role() == Role::Leader,
