@@ -17,9 +17,8 @@ use quorate_consensus::{
     VoterSet,
 };
 use quorate_coord::kv::{
-    AuthChange, Secret,
-    Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller, KvError,
-    KvOp, KvOpReply, Put, Range, RangeReply, SortOrder, SortTarget, Txn, TxnReply,
+    AuthChange, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KeyValue, KvCaller,
+    KvError, KvOp, KvOpReply, Put, Range, RangeReply, Secret, SortOrder, SortTarget, Txn, TxnReply,
 };
 use quorate_coord::{
     AlarmAction, AlarmKind, Command, ContenderSpec, DeposeQuorum, ElectionPolicy, Envelope,

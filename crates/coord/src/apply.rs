@@ -5,7 +5,6 @@ use quorate_types::{LogIndex, Term};
 use crate::command::{Command, Envelope};
 use crate::dedup::Recall;
 use crate::event::Event;
-use crate::kv::KvError;
 use crate::lifecycle::Context;
 use crate::reply::{Outcome, Reply};
 use crate::state::{GroupId, State};
@@ -36,7 +35,7 @@ impl State {
             self.complete(&mut cx);
         }
         assert!(
-            !cx.changed && cx.dirty.is_empty(),
+            !cx.changed && cx.dirty.is_empty() && cx.moved.is_empty() && cx.gone.is_empty(),
             "a refused command had an effect: {:?}",
             envelope.command
         );
@@ -76,6 +75,8 @@ impl State {
         self.run_sweep(cx);
         self.run_balance(cx);
         self.settle_all(cx);
+        // After the keys that ended sessions lost, and before the next command: a transaction sees who leads when it is applied.
+        self.write_group_keys(cx);
         if cx.changed {
             self.revision = self.revision.next();
             cx.changed = false;
@@ -115,7 +116,10 @@ impl State {
                 term: stamp,
                 tenures,
             } => self.vacate_tenures(cx, term, *stamp, tenures),
-            Command::Advance => Self::done(),
+            Command::Advance => {
+                self.sweep_kv();
+                Self::done()
+            }
             Command::CreateGroups { groups } => self.create_groups(cx, groups),
             Command::UpdateGroup {
                 group,
@@ -140,12 +144,13 @@ impl State {
             Command::WithdrawReport { session, tenure } => {
                 self.withdraw_report(cx, *session, tenure)
             }
-            Command::Kv { caller: _, op } => self.execute_kv(op),
-            Command::CompactKv { .. } => Err(KvError::Corrupt.into()),
-            Command::GrantLease { id, ttl_ms, .. } => {
+            Command::Kv { caller, op } => self.execute_kv(&envelope.request, caller.as_ref(), op),
+            Command::CompactKv { caller, revision } => self.compact_kv(caller.as_ref(), *revision),
+            Command::GrantLease { caller, id, ttl_ms } => {
+                self.auth.check_known(caller.as_ref())?;
                 self.grant_lease(cx, &envelope.principal, *id, *ttl_ms)
             }
-            Command::RevokeLease { id, .. } => self.revoke_lease(cx, *id),
+            Command::RevokeLease { caller, id } => self.revoke_lease(cx, caller.as_ref(), *id),
             Command::Alarm {
                 action,
                 member,

@@ -79,6 +79,7 @@ impl State {
                 created,
             };
             self.file_group(Group::new(self.group_last, key.clone(), spec.clone()));
+            cx.moved.push(self.group_last);
             cx.emit(Event::GroupCreated { group: key });
         }
         Self::done()

@@ -13,7 +13,7 @@ use crate::depose::{FaultReport, REASON_BYTES_MAX, REPORTS_KEPT_MAX};
 use crate::event::{Cause, Phase};
 use crate::group::{COOLDOWNS_MAX, Group, HISTORY_MAX, Tenure};
 use crate::keys::{ALARMS_MAX, Alarms};
-use crate::kv::AuthStore;
+use crate::kv::{AuthStore, KvStore};
 use crate::spec::LEASE_ID_MAX;
 use crate::spread::{Balance, Sweep};
 use crate::state::{Derived, GroupId, Node, Session, State};
@@ -46,6 +46,10 @@ pub(crate) struct Image {
     alarms: Alarms,
     #[serde(default)]
     auth: AuthStore,
+    #[serde(default)]
+    kv: KvStore,
+    #[serde(default)]
+    granting_from: ClusterTime,
 }
 
 impl From<State> for Image {
@@ -66,6 +70,8 @@ impl From<State> for Image {
             sweep: state.sweep,
             alarms: state.alarms,
             auth: state.auth,
+            kv: state.kv,
+            granting_from: state.granting_from,
         }
     }
 }
@@ -90,8 +96,14 @@ impl TryFrom<Image> for State {
             sweep: image.sweep,
             alarms: image.alarms,
             auth: image.auth,
+            kv: image.kv,
+            granting_from: image.granting_from,
             derived: Derived::default(),
         };
+        // Only a version before the key space stored groups and no key.
+        if state.kv.revision() == 1 && !state.groups.is_empty() {
+            state.write_all_group_keys();
+        }
         state.check_primary().map_err(ImageError)?;
         state.rebuild();
         state.dedup.check().map_err(ImageError)?;
@@ -154,6 +166,7 @@ impl State {
             twin.dedup == self.dedup,
             "the index of remembered requests differs from the requests"
         );
+        self.kv.check_invariants();
     }
 
     fn check_primary(&self) -> Result<(), String> {
@@ -208,7 +221,14 @@ impl State {
             self.check_group(group)
                 .map_err(|why| format!("group {:?}: {why}", group.key.name))?;
         }
-        Ok(())
+        self.kv.check_primary()?;
+        if let Some(lease) = self.kv.leases().find(|lease| {
+            let session = self.sessions.get(&SessionId(*lease));
+            session.is_none()
+        }) {
+            return Err(format!("keys of session {lease} outlived it"));
+        }
+        self.check_group_keys()
     }
 
     fn check_group(&self, group: &Group) -> Result<(), String> {

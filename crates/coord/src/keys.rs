@@ -7,17 +7,22 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use quorate_types::{DirectiveSeq, NodeName, Principal, ReplicaId, SessionId};
 
-use crate::command::{AlarmAction, AlarmKind, SessionKey};
+use crate::command::{AlarmAction, AlarmKind, RequestKey, SessionKey};
 use crate::event::{Cause, Event};
-use crate::kv::{KvError, KvOp};
+use crate::kv::{self, KvCaller, KvError, KvOp, KvStore};
 use crate::lifecycle::Context;
-use crate::reply::{Outcome, Reply};
+use crate::reply::{Outcome, Rejection, Reply};
 use crate::spec::{LEASE_ID_MAX, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN};
 use crate::state::{Session, State};
 use crate::validate;
 
 /// Most alarms that are on at once: a cluster has few servers, and a caller may name any.
 pub(crate) const ALARMS_MAX: usize = 64;
+
+/// Most operations of a list of a transaction when it is applied. The servers' limit is lower, and may be configured.
+const TXN_OPS_MAX: usize = 100_000;
+/// Most changes freed by one `Advance` after a compaction: some milliseconds of work.
+pub(crate) const SWEPT_MAX: usize = 2_000;
 
 /// The alarms that are on.
 pub(crate) type Alarms = OrdMap<(AlarmKind, ReplicaId), ()>;
@@ -28,8 +33,16 @@ impl State {
         self.alarms.keys().copied()
     }
 
-    fn is_alarmed(&self, kind: AlarmKind) -> bool {
+    /// Whether an alarm of this kind is on about any server.
+    #[must_use]
+    pub fn is_alarmed(&self, kind: AlarmKind) -> bool {
         self.alarms.keys().any(|(on, _)| *on == kind)
+    }
+
+    /// The key space, as of this version.
+    #[must_use]
+    pub fn kv(&self) -> &KvStore {
+        &self.kv
     }
 
     /// Nothing of the key space is changed on data that are known to be corrupt somewhere.
@@ -43,17 +56,63 @@ impl State {
     /// Nothing is added to a space that is used up.
     fn check_space(&self) -> Result<(), KvError> {
         if self.is_alarmed(AlarmKind::NoSpace) {
-            return Err(KvError::NoSpace { found: 0 });
+            let found = self.kv.size_bytes();
+            return Err(KvError::NoSpace { found });
         }
         Ok(())
     }
 
-    pub(crate) fn execute_kv(&mut self, op: &KvOp) -> Outcome {
+    pub(crate) fn execute_kv(
+        &mut self,
+        request: &RequestKey,
+        caller: Option<&KvCaller>,
+        op: &KvOp,
+    ) -> Outcome {
+        // What is remembered of keyed requests stays small, and a reply here may have megabytes.
+        if !matches!(request, RequestKey::Unkeyed | RequestKey::Internal) {
+            return Err(Rejection::OutOfBounds {
+                what: "the key of a request of the key space".into(),
+                found: format!("{request:?}"),
+                allowed: "none: it is never repeated".into(),
+            });
+        }
         self.check_open()?;
         if puts(op) {
             self.check_space()?;
         }
-        Err(KvError::Corrupt.into())
+        let lease_keys = |lease| self.kv.lease_keys(lease).cloned().collect();
+        self.auth.check_op(caller, op, &lease_keys)?;
+        kv::check(op, TXN_OPS_MAX)?;
+        let sessions = &self.sessions;
+        let lives = |lease: u64| {
+            sessions
+                .get(&SessionId(lease))
+                .is_some_and(|session| !session.revoked)
+        };
+        let reply = self.kv.execute(op, &lives)?;
+        Ok(Reply::Kv {
+            revision: self.kv.revision(),
+            reply: Box::new(reply),
+        })
+    }
+
+    pub(crate) fn compact_kv(&mut self, caller: Option<&KvCaller>, revision: i64) -> Outcome {
+        self.check_open()?;
+        self.auth.check_known(caller)?;
+        self.kv.compact(revision)?;
+        Ok(Reply::Compacted {
+            revision: self.kv.revision(),
+        })
+    }
+
+    /// Frees a piece of the history that was given up. The rest waits for the next `Advance`, so that no command waits long.
+    pub(crate) fn sweep_kv(&mut self) {
+        self.kv.sweep(SWEPT_MAX);
+    }
+
+    /// Whether history that was given up waits to be freed: then the leader proposes `Advance`.
+    pub(crate) fn has_kv_to_sweep(&self) -> bool {
+        self.kv.swept() < self.kv.compacted()
     }
 
     pub(crate) fn grant_lease(
@@ -113,8 +172,16 @@ impl State {
         key
     }
 
-    pub(crate) fn revoke_lease(&mut self, cx: &mut Context<'_>, id: u64) -> Outcome {
+    pub(crate) fn revoke_lease(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Option<&KvCaller>,
+        id: u64,
+    ) -> Outcome {
         self.check_open()?;
+        let mut keys = self.kv.lease_keys(id).cloned();
+        self.auth.check_lease(caller, &mut keys)?;
+        drop(keys);
         let Some(session) = self.session(SessionId(id)) else {
             return Err(KvError::LeaseNotFound { lease: id }.into());
         };
@@ -124,7 +191,9 @@ impl State {
         }
         let key = session.key;
         self.end_sessions(cx, &[key], Cause::Closed);
-        Ok(Reply::LeaseRevoked { revision: 1 })
+        Ok(Reply::LeaseRevoked {
+            revision: self.kv.revision(),
+        })
     }
 
     pub(crate) fn set_alarm(

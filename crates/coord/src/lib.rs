@@ -17,6 +17,7 @@ mod deadline;
 mod dedup;
 mod depose;
 mod elect;
+mod group_keys;
 mod groups;
 mod handover;
 mod keys;
@@ -24,6 +25,7 @@ mod lifecycle;
 mod node;
 mod poll;
 mod report;
+mod restore;
 mod session;
 mod spread;
 mod validate;
@@ -55,8 +57,10 @@ pub use group::{
     Contender, Cooldown, Criterion, Group, HISTORY_MAX, PastTenure, Pending, PendingKind,
     Successor, Tenure,
 };
+pub use group_keys::GROUP_KEYS_PREFIX;
 pub use image::ImageError;
 pub use reply::{Outcome, Rejection, Reply};
+pub use restore::{RESTORE_RAISE, Restore};
 pub use spec::{
     BATCH_MAX, ContenderSpec, DeposeQuorum, ElectionPolicy, GroupSpec, LEASE_ID_MAX,
     LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, NodeSpec, OverduePolicy, Position, ProposedConfiguration,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use quorate_types::{ClusterTime, FencingToken, NodeName, SessionId};
+use quorate_types::{ClusterTime, FencingToken, GroupName, NodeName, SessionId};
 
 use crate::command::TenureKey;
 use crate::contract;
@@ -29,6 +29,10 @@ pub(crate) struct Context<'a> {
     pub(crate) changed: bool,
     /// Groups to settle.
     pub(crate) dirty: BTreeSet<GroupId>,
+    /// Groups whose keys are to be written.
+    pub(crate) moved: Vec<GroupId>,
+    /// Groups whose keys are to be deleted.
+    pub(crate) gone: Vec<GroupName>,
 }
 
 impl<'a> Context<'a> {
@@ -37,6 +41,8 @@ impl<'a> Context<'a> {
             events,
             changed: false,
             dirty: BTreeSet::new(),
+            moved: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -80,6 +86,7 @@ impl State {
             group.preempting = false;
             change(group);
         });
+        cx.moved.push(id);
         let group = self.by_id(id);
         let tenure = view_before
             .or_else(|| group.tenure_view())
@@ -344,6 +351,12 @@ impl State {
             None
         };
         let group = self.by_id(id);
+        if self.cluster_time < self.granting_from {
+            // A holder of the history that a restore lost may still lead (protocol, section 7).
+            let wake = (!group.contenders.is_empty()).then_some(self.granting_from);
+            self.set_wake(id, wake);
+            return;
+        }
         if group.token_last.0 >= self.revision_next().0 {
             // Granted and ended within one revision: the next grant needs a higher token, so it waits for the next entry.
             let now = self.cluster_time;
@@ -413,6 +426,7 @@ impl State {
         }
         self.unfile_group(id);
         cx.dirty.remove(&id);
+        cx.gone.push(key.name.clone());
         cx.emit(Event::GroupDeleted { group: key });
     }
 }

@@ -4,7 +4,7 @@ use quorate_types::{GroupName, NodeName, Revision, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{SessionKey, TenureKey};
-use crate::kv::{KvError, KvOpReply};
+use crate::kv::{AuthError, KvError, KvOpReply};
 
 /// A command's outcome. Kept for retries, so it stays small.
 pub type Outcome = Result<Reply, Rejection>;
@@ -219,4 +219,10 @@ pub enum Rejection {
     /// The key space, its leases or its users refused.
     #[error(transparent)]
     Kv(#[from] KvError),
+}
+
+impl From<AuthError> for Rejection {
+    fn from(error: AuthError) -> Self {
+        Self::Kv(error.into())
+    }
 }

@@ -155,6 +155,8 @@ impl State {
         }
         for (session, cause) in ended {
             let id = session.key.id;
+            // One key-value revision for each that had keys, in the order of the batch, and before any group is led anew.
+            self.kv.end_lease(id.0);
             let seat = self.derived.seats.get(&id).cloned().unwrap_or_default();
             self.vacate_seat(cx, id, &seat, cause);
             if let Some(name) = &session.node {

@@ -162,9 +162,7 @@ impl Command {
             | Command::GrantLease { caller, .. }
             | Command::RevokeLease { caller, .. } => caller_bytes(caller.as_ref()),
             Command::Alarm { .. } => 0,
-            Command::Auth { caller, change } => {
-                caller_bytes(caller.as_ref()) + change.size_bytes()
-            }
+            Command::Auth { caller, change } => caller_bytes(caller.as_ref()) + change.size_bytes(),
             Command::CloseSession { .. } | Command::RevokeSession { .. } | Command::Advance => 0,
         }
     }

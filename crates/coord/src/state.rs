@@ -16,7 +16,7 @@ use crate::dedup::Dedup;
 use crate::group::Group;
 use crate::image::Image;
 use crate::keys::Alarms;
-use crate::kv::AuthStore;
+use crate::kv::{AuthStore, KvStore};
 use crate::reply::Outcome;
 use crate::spec::NodeSpec;
 use crate::spread::{Balance, Sweep};
@@ -140,7 +140,8 @@ pub(crate) struct Derived {
 /// # Invariants
 /// - A pure function of the entries applied: no clock, no randomness, no hash order.
 /// - `revision`, `cluster_time` and the applied index never decrease.
-/// - `derived` and every node's `load` equal what the groups say.
+/// - `derived`, every node's `load` and the keys below `/quorate/` equal what the groups say.
+/// - A key's lease is a session that lives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Image", into = "Image")]
 pub struct State {
@@ -159,6 +160,9 @@ pub struct State {
     pub(crate) sweep: Sweep,
     pub(crate) alarms: Alarms,
     pub(crate) auth: AuthStore,
+    pub(crate) kv: KvStore,
+    /// Nothing is granted before: set by a restore.
+    pub(crate) granting_from: ClusterTime,
     pub(crate) derived: Derived,
 }
 
@@ -188,6 +192,8 @@ impl State {
             sweep: Sweep::default(),
             alarms: Alarms::new(),
             auth: AuthStore::new(),
+            kv: KvStore::new(),
+            granting_from: ClusterTime::ZERO,
             derived: Derived::default(),
         }
     }
@@ -221,7 +227,8 @@ impl State {
     pub fn next_deadline(&self) -> Option<ClusterTime> {
         let timer = self.derived.timers.get_min().map(|(at, _)| *at);
         let balance = self.balance_deadline();
-        timer.into_iter().chain(balance).min()
+        let sweep = self.has_kv_to_sweep().then_some(self.cluster_time);
+        timer.into_iter().chain(balance).chain(sweep).min()
     }
 
     /// A session.

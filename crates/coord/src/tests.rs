@@ -3,9 +3,11 @@
 mod deposing;
 mod elections;
 mod handovers;
+mod keys;
 mod leases;
 mod polls;
 mod random;
+mod restoring;
 mod sessions;
 mod spreading;
 mod timing;

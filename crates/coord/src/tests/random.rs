@@ -1,8 +1,13 @@
 //! Random commands, plausible and not: whatever comes, invariants hold, and a stored copy has the same future.
 
-use quorate_types::{GroupName, NodeName, RequestId, Revision, SessionId, TenureNumber, Term};
+use quorate_types::{
+    GroupName, NodeName, ReplicaId, RequestId, Revision, SessionId, TenureNumber, Term,
+};
 
 use super::world::{World, group, node, node_spec};
+use crate::kv::{
+    Blob, Compare, CompareResult, CompareTarget, DeleteRange, KeyRange, KvOp, Put, Range, Txn,
+};
 use crate::*;
 
 /// A linear congruential generator (Knuth's MMIX constants): tests need no better one.
@@ -169,8 +174,106 @@ impl Lcg {
         }
     }
 
+    fn key(&mut self) -> Blob {
+        let key = match self.below(24) {
+            0 => format!("{GROUP_KEYS_PREFIX}g{}", self.below(12)),
+            1 => "/quorate".to_owned(),
+            _ => format!("k{}", self.below(8)),
+        };
+        Blob::from(key.as_str())
+    }
+    fn key_range(&mut self) -> KeyRange {
+        let range_end = match self.below(4) {
+            0 => self.key(),
+            1 => Blob::from("\0"),
+            _ => Blob::default(),
+        };
+        let key = self.key();
+        KeyRange { key, range_end }
+    }
+
+    fn op(&mut self, state: &State, depth: u32) -> KvOp {
+        match self.below(if depth == 0 { 6 } else { 8 }) {
+            0..=2 => KvOp::Put(Put {
+                key: self.key(),
+                value: Blob::from(vec![7; self.below(20) as usize]),
+                lease: if self.chance(50) {
+                    self.session(state).id.0.cast_signed()
+                } else {
+                    0
+                },
+                prev_kv: self.chance(30),
+                ignore_value: false,
+                ignore_lease: false,
+            }),
+            3 => KvOp::DeleteRange(DeleteRange {
+                range: self.key_range(),
+                prev_kv: self.chance(30),
+            }),
+            4 | 5 => KvOp::Range(Range {
+                range: self.key_range(),
+                ..Range::default()
+            }),
+            _ => {
+                let range = self.key_range();
+                let compare = vec![Compare {
+                    result: CompareResult::Greater,
+                    target: CompareTarget::Mod(self.below(40) as i64),
+                    range,
+                }];
+                let mut ops = || {
+                    (0..self.below(4))
+                        .map(|_| self.op(state, depth - 1))
+                        .collect()
+                };
+                KvOp::Txn(Txn {
+                    success: ops(),
+                    failure: ops(),
+                    compare,
+                })
+            }
+        }
+    }
+
+    /// A command of the key space or of its leases.
+    fn key_space(&mut self, state: &State) -> Command {
+        let caller = None;
+        match self.below(12) {
+            0 | 1 => Command::GrantLease {
+                caller,
+                id: self.below(60),
+                ttl_ms: self.below(5_000),
+            },
+            2 => Command::RevokeLease {
+                caller,
+                id: self.session(state).id.0,
+            },
+            3 => Command::CompactKv {
+                caller,
+                revision: (state.kv().revision() + 1).cast_signed() - self.below(5) as i64,
+            },
+            4 if self.chance(30) => Command::Alarm {
+                action: if self.chance(20) {
+                    AlarmAction::Raise
+                } else {
+                    AlarmAction::Clear
+                },
+                member: ReplicaId(1 + self.below(2)),
+                kind: if self.chance(80) {
+                    AlarmKind::NoSpace
+                } else {
+                    AlarmKind::Corrupt
+                },
+            },
+            _ => Command::Kv {
+                caller,
+                op: self.op(state, 2),
+            },
+        }
+    }
+
     fn command(&mut self, state: &State, term: Term) -> Command {
-        match self.below(47) {
+        match self.below(58) {
             0..=3 => {
                 let labels = [(
                     "zone".to_owned(),
@@ -267,6 +370,7 @@ impl Lcg {
                 },
             },
             39..=45 => self.fault_report(state),
+            46..=55 => self.key_space(state),
             _ => Command::Rebalance {
                 prefix: "g1".into(),
                 moves_max: 3,
@@ -274,7 +378,10 @@ impl Lcg {
         }
     }
 
-    fn request(&mut self, state: &State) -> RequestKey {
+    fn request(&mut self, state: &State, command: &Command) -> RequestKey {
+        if matches!(command, Command::Kv { .. }) && self.chance(95) {
+            return RequestKey::Unkeyed;
+        }
         match self.below(10) {
             0 => RequestKey::Caller(RequestId(u128::from(self.below(500)))),
             1 => {
@@ -329,7 +436,7 @@ fn run(seed: u64, steps: usize) -> (u64, [usize; 7]) {
             w.now = w.now.plus_ms(rng.below(60));
         }
         let command = rng.command(&w.state, w.term);
-        let request = rng.request(&w.state);
+        let request = rng.request(&w.state, &command);
         apply_to_twin(&mut w, &mut twin, request, command);
         for group in w.state.groups() {
             phases[group.phase as usize] += 1;
@@ -367,7 +474,7 @@ fn run(seed: u64, steps: usize) -> (u64, [usize; 7]) {
 fn random_commands_keep_every_invariant_and_a_stored_copy_has_the_same_future() {
     let mut phases = [0; 7];
     for seed in 0..40 {
-        let (_, seen) = run(seed, 1_000);
+        let (_, seen) = run(seed, 1_250);
         phases
             .iter_mut()
             .zip(seen)

@@ -79,6 +79,14 @@ impl World {
         }
     }
 
+    /// Goes on with a state that did not come from entries applied here.
+    pub(super) fn adopt(&mut self, state: State) {
+        let phases = state.groups().map(|group| (group.key.clone(), group.phase));
+        self.phases = phases.collect();
+        self.parts.clear();
+        self.state = state;
+    }
+
     pub(super) fn envelope(&self, request: RequestKey, command: Command) -> Envelope {
         Envelope {
             principal: Principal::new("tester").unwrap(),
