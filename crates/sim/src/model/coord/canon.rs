@@ -53,7 +53,7 @@ fn rule(of: &str, field: &str, scale: &Scale) -> Rule {
         (
             "Image",
             "applied_index" | "applied_term" | "revision" | "cluster_time" | "session_last"
-            | "group_last",
+            | "group_last" | "kv",
         )
         | ("SessionKey" | "GroupKey", "created")
         | ("TenureKey" | "Predecessor", "number")
