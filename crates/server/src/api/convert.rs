@@ -430,7 +430,8 @@ pub(super) fn request_done(
             | coord::Reply::Compacted { .. }
             | coord::Reply::LeaseGranted { .. }
             | coord::Reply::LeaseRevoked { .. }
-            | coord::Reply::Alarmed { .. }),
+            | coord::Reply::Alarmed { .. }
+            | coord::Reply::AuthChanged { .. }),
         ) => Err(super::unexpected(&reply)),
         Err(rejection) => Err(super::refusal::of_rejection(&rejection)),
     }
