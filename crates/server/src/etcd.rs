@@ -21,12 +21,20 @@ use tonic::{Request, Status};
 
 mod answers;
 mod cluster;
+mod compaction;
 mod convert;
 mod errors;
 mod gateway;
+mod kv;
+mod lease;
+mod maintenance;
+mod quota;
 
 use crate::api::ApiState;
+use crate::config::KeySpaceConfig;
 use crate::publish::Version;
+
+pub(crate) use compaction::compact_forever;
 
 /// The version of etcd whose API this is: what clients are told who ask before they use a feature.
 pub(crate) const COMPATIBLE_VERSION: &str = "3.5.17";
@@ -49,14 +57,16 @@ pub(crate) struct Etcd {
     pub(crate) api: Arc<ApiState>,
     /// Places for reads of many keys: they are done aside and take turns, so that they leave the processors to everybody else.
     heavy: Arc<Semaphore>,
+    quota: Arc<quota::Quota>,
 }
 
 impl Etcd {
-    pub(crate) fn new(api: Arc<ApiState>) -> Self {
+    pub(crate) fn new(api: Arc<ApiState>, config: &KeySpaceConfig) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
             api,
             heavy: Arc::new(Semaphore::new(processors.div_ceil(2))),
+            quota: Arc::new(quota::Quota::new(config.quota_bytes)),
         }
     }
 
@@ -88,6 +98,13 @@ impl Etcd {
             user: None,
             min_revision,
         })
+    }
+
+    /// Refuses whoever is not an administrator, where users are distinguished.
+    pub(crate) fn check_admin(&self, caller: &Caller) -> Result<(), Status> {
+        let version = self.api.publisher.version();
+        let checked = version.state.auth().check_admin(caller.user.as_ref());
+        checked.map_err(|error| errors::of_auth(&error))
     }
 
     /// Puts a command through the log and answers once this server has applied it, so that its own reads show it.
@@ -132,7 +149,7 @@ impl Etcd {
             drop(seen.expect("the publisher holds the sender"));
             loop {
                 let version = publisher.version();
-                if caller.min_revision == 0 {
+                if version.state.kv().revision() >= caller.min_revision {
                     return version;
                 }
                 changes
@@ -155,6 +172,11 @@ impl Etcd {
             other => unreachable!("a read was answered with {other:?}"),
         }
     }
+
+    /// The revision of the newest version, for answers that are about no version in particular.
+    pub(crate) fn revision_now(&self) -> u64 {
+        self.api.publisher.version().state.kv().revision()
+    }
 }
 
 /// Who calls, and what it has seen.
@@ -173,7 +195,11 @@ impl Caller {
     pub(crate) fn own() -> Self {
         Self {
             principal: crate::tls::anonymous(),
-            user: None,
+            // It is there whenever users are distinguished.
+            user: Some(KvCaller {
+                user: "root".to_owned(),
+                auth_revision: 0,
+            }),
             min_revision: 0,
         }
     }
@@ -199,7 +225,10 @@ pub(crate) fn routes(etcd: &Etcd) -> Router {
             <$server>::new(etcd.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
         };
     }
-    let routes = Routes::new(limited!(pb::cluster_server::ClusterServer<Etcd>));
+    let routes = Routes::new(limited!(pb::kv_server::KvServer<Etcd>))
+        .add_service(limited!(pb::lease_server::LeaseServer<Etcd>))
+        .add_service(limited!(pb::cluster_server::ClusterServer<Etcd>))
+        .add_service(limited!(pb::maintenance_server::MaintenanceServer<Etcd>));
     let grpc = routes
         .into_axum_router()
         .reset_fallback()

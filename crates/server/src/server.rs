@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::api::{ApiState, Calls, TlsPorts, ttl_ms_min_safe};
 use crate::boot::{self, BootError, Booted, SharedDataDir};
 use crate::config::{ConfigError, ServerConfig};
-use crate::etcd::Etcd;
+use crate::etcd::{self, Etcd};
 use crate::http::{self, ClientListener};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -363,7 +363,11 @@ fn start(
         }));
     }
     let client = into_tokio(listeners.client).map_err(StartError::System)?;
-    let etcd = Etcd::new(Arc::clone(&api));
+    let etcd = Etcd::new(Arc::clone(&api), &config.key_space);
+    runtime.spawn(etcd::compact_forever(
+        etcd.clone(),
+        config.key_space.auto_compaction,
+    ));
     runtime.spawn(http::accept_forever(ClientListener {
         listener: client,
         tls: tls.client,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Response};
+use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -90,25 +90,28 @@ impl HttpBody for Aside {
     }
 }
 
-/// What tonic says of a message over its limit, as the header carries it.
-const TOO_LONG: &str = "Error%2C%20decoded%20message%20length%20too%20large%3A%20found%20";
+/// What tonic says of a message over the limit.
+const TOO_LONG: &str = "Error, decoded message length too large: found ";
 
 /// A message over the limit was read by nobody: etcd calls that an exhausted resource, tonic a range.
 fn rename(headers: &mut HeaderMap) {
-    let Some(rest) = headers
-        .get("grpc-message")
-        .and_then(|text| text.to_str().ok())
-        .and_then(|text| text.strip_prefix(TOO_LONG))
-    else {
+    // Answers that succeed, and most that do not, are let pass without a look at their text.
+    if headers.get("grpc-status").is_none_or(|code| code != "11") {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else {
+        return;
+    };
+    let Some(rest) = status.message().strip_prefix(TOO_LONG) else {
         return;
     };
     let found: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    let text = format!(
-        "grpc:%20received%20message%20larger%20than%20max%20({found}%20vs.%20{MESSAGE_BYTES_MAX})"
-    );
-    let text = HeaderValue::from_str(&text).expect("it is printable");
-    headers.insert("grpc-message", text);
-    headers.insert("grpc-status", HeaderValue::from_static("8"));
+    let renamed = Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({found} vs. {MESSAGE_BYTES_MAX})"
+    ));
+    for (name, value) in renamed.into_http::<Body>().headers() {
+        headers.insert(name, value.clone());
+    }
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ impl Cluster for Etcd {
                 .map(|member| self.url(self.api.tls.peer, &member.peer_address))
                 .any(|taken| taken == *url)
         };
+        self.check_admin(&self.caller(&request)?)?;
         if urls.iter().any(is_taken) {
             return Err(Status::failed_precondition(
                 "etcdserver: Peer URLs already exists",
@@ -85,6 +86,7 @@ impl Cluster for Etcd {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        self.check_admin(&self.caller(&request)?)?;
         self.check_member(request.get_ref().id)?;
         Err(cannot())
     }
@@ -94,6 +96,7 @@ impl Cluster for Etcd {
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         self.check_urls(&request.get_ref().peer_ur_ls)?;
+        self.check_admin(&self.caller(&request)?)?;
         self.check_member(request.get_ref().id)?;
         Err(cannot())
     }
@@ -122,6 +125,7 @@ impl Cluster for Etcd {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        self.check_admin(&self.caller(&request)?)?;
         self.check_member(request.get_ref().id)?;
         Err(Status::failed_precondition(
             "etcdserver: can only promote a learner member",

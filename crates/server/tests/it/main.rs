@@ -5,6 +5,7 @@
 mod support;
 
 mod elect;
+mod etcd;
 mod full_disk;
 mod idle;
 mod refuse;
