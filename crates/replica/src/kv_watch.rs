@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_coord::kv::{Blob, KeyRange, KeyValue, KvChange};
+use quorate_coord::kv::{Blob, KeyRange, KeyValue, KvChange, KvStore};
 
 mod catch_up;
 mod index;
@@ -40,6 +40,24 @@ pub trait KvLog {
     fn at(&self, key: &[u8], revision: u64) -> Option<KeyValue>;
 }
 
+impl KvLog for KvStore {
+    fn revision(&self) -> u64 {
+        self.revision()
+    }
+
+    fn compacted(&self) -> u64 {
+        self.compacted()
+    }
+
+    fn changes(&self, from: u64) -> impl Iterator<Item = &KvChange> {
+        self.changes(from)
+    }
+
+    fn at(&self, key: &[u8], revision: u64) -> Option<KeyValue> {
+        self.get_at(key, revision)
+    }
+}
+
 /// One stream of watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KvStreamId(u64);
@@ -60,7 +78,7 @@ struct Filter {
 
 impl Filter {
     fn wants(&self, change: &KvChange) -> bool {
-        revision_of(change) >= self.next_revision
+        change.mod_revision() >= self.next_revision
             && !match change {
                 KvChange::Put(_) => self.no_put,
                 KvChange::Delete { .. } => self.no_delete,
@@ -81,7 +99,7 @@ struct Watch {
     quiet: bool,
 }
 
-/// The watches of one server. `W` wakes whoever serves a stream, or waits for a key.
+/// The watches of one server. `W` wakes whoever serves a stream.
 ///
 /// # Invariants
 /// - `index` holds exactly the synced watches, `behind` of each stream exactly its others.
@@ -96,8 +114,6 @@ pub struct KvWatches<W> {
     streams: BTreeMap<KvStreamId, Stream<W>>,
     watches: BTreeMap<WatchKey, Watch>,
     index: Index,
-    /// Those that want to know of the next change of a key.
-    waiters: BTreeMap<Blob, BTreeMap<u64, W>>,
     /// Streams that asked for progress and were not answered yet.
     asking: BTreeSet<KvStreamId>,
     behind: usize,
@@ -129,7 +145,6 @@ impl<W: Clone> KvWatches<W> {
             streams: BTreeMap::new(),
             watches: BTreeMap::new(),
             index: Index::default(),
-            waiters: BTreeMap::new(),
             asking: BTreeSet::new(),
             behind: 0,
             queued_events: 0,
@@ -307,7 +322,6 @@ impl<W: Clone> KvWatches<W> {
         if self.dispatched + 1 < log.compacted() {
             self.leap(log.compacted(), woken);
         }
-        let waiters = &mut self.waiters;
         let watches = &self.watches;
         let Piece {
             found,
@@ -319,11 +333,6 @@ impl<W: Clone> KvWatches<W> {
             self.limits,
             &self.index,
             |watch| &watches[&watch].filter,
-            |key| {
-                if let Some(waiters) = waiters.remove(key) {
-                    woken.extend(waiters.into_values());
-                }
-            },
         );
         for (key, events) in found {
             self.deliver(key, events, woken);
@@ -349,17 +358,13 @@ impl<W: Clone> KvWatches<W> {
         for key in lost {
             self.fall_behind(key, from, woken);
         }
-        // Whether their keys changed is not known.
-        for waiters in std::mem::take(&mut self.waiters).into_values() {
-            woken.extend(waiters.into_values());
-        }
         self.dispatched = compacted - 1;
     }
 
     /// Queues events, or lets the watch fall behind.
     fn deliver(&mut self, key: WatchKey, events: Vec<KvEvent>, woken: &mut Vec<W>) {
-        let first = revision_of(&events[0].change);
-        let last = revision_of(&events[events.len() - 1].change);
+        let first = events[0].change.mod_revision();
+        let last = events[events.len() - 1].change.mod_revision();
         let bytes: usize = events.iter().map(KvEvent::size_bytes).sum();
         let watch = self.watches.get_mut(&key).expect("the index names it");
         let id = watch.stream;
@@ -470,26 +475,6 @@ impl<W: Clone> KvWatches<W> {
         notices
     }
 
-    /// Wakes `waker` once, at the next change of a key, or when it cannot be told whether it changed.
-    pub fn wait_key(&mut self, key: &Blob, waker: W) -> KvWaiterId {
-        let id = self.draw_id();
-        self.waiters
-            .entry(key.clone())
-            .or_default()
-            .insert(id, waker);
-        KvWaiterId(id)
-    }
-
-    /// Takes a waiter back, woken or not.
-    pub fn unwait_key(&mut self, key: &Blob, id: KvWaiterId) {
-        if let Some(waiters) = self.waiters.get_mut(key) {
-            waiters.remove(&id.0);
-            if waiters.is_empty() {
-                self.waiters.remove(key);
-            }
-        }
-    }
-
     /// The revision through which synced watches were told.
     #[must_use]
     pub fn dispatched(&self) -> u64 {
@@ -541,24 +526,6 @@ impl<W: Clone> KvWatches<W> {
         }
         let named: usize = self.streams.values().map(|s| s.watches.len()).sum();
         assert_eq!(named, self.watches.len());
-    }
-}
-
-/// A waiter for a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvWaiterId(u64);
-
-fn key_of(change: &KvChange) -> &Blob {
-    match change {
-        KvChange::Put(now) => &now.key,
-        KvChange::Delete { key, .. } => key,
-    }
-}
-
-fn revision_of(change: &KvChange) -> u64 {
-    match change {
-        KvChange::Put(now) => now.mod_revision,
-        KvChange::Delete { mod_revision, .. } => *mod_revision,
     }
 }
 

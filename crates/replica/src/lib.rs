@@ -25,7 +25,7 @@ pub use config::{Boot, Config};
 pub use feed::{Feed, FeedLimits, Next, Place};
 pub use input::Input;
 pub use kv_watch::{
-    KvCatchUp, KvCaught, KvEvent, KvLog, KvNotice, KvStreamId, KvTaken, KvWaiterId, KvWatchLimits,
+    KvCatchUp, KvCaught, KvEvent, KvLog, KvNotice, KvStreamId, KvTaken, KvWatchLimits,
     KvWatchRefusal, KvWatchSpec, KvWatchStats, KvWatches, NO_WATCH_ID,
 };
 pub use output::{AppliedEntry, Output, Published};

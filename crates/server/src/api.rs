@@ -28,6 +28,7 @@ pub(crate) use calls::Calls;
 pub(crate) use convert::group_state;
 
 use crate::config::{InitialMember, ServerConfig};
+use crate::kv_hub::KvHub;
 use crate::metrics::Metrics;
 use crate::publish::{Publisher, Version};
 use crate::step_thread::RoleView;
@@ -56,6 +57,7 @@ pub(crate) struct ApiState {
     pub(crate) ttl_ms_min_safe: u64,
     pub(crate) calls: Calls,
     pub(crate) publisher: Arc<Publisher>,
+    pub(crate) kv_hub: Arc<KvHub>,
     pub(crate) role: tokio::sync::watch::Receiver<RoleView>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started: Instant,

@@ -29,6 +29,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod quota;
+mod watch;
 
 use crate::api::ApiState;
 use crate::config::KeySpaceConfig;
@@ -227,6 +228,7 @@ pub(crate) fn routes(etcd: &Etcd) -> Router {
     }
     let routes = Routes::new(limited!(pb::kv_server::KvServer<Etcd>))
         .add_service(limited!(pb::lease_server::LeaseServer<Etcd>))
+        .add_service(limited!(pb::watch_server::WatchServer<Etcd>))
         .add_service(limited!(pb::cluster_server::ClusterServer<Etcd>))
         .add_service(limited!(pb::maintenance_server::MaintenanceServer<Etcd>));
     let grpc = routes

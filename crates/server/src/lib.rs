@@ -8,6 +8,7 @@
 pub mod config;
 
 mod inbox;
+mod kv_hub;
 mod publish;
 mod server;
 mod snapshot_thread;

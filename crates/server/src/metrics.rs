@@ -50,6 +50,12 @@ pub(crate) struct Metrics {
     pub(crate) watch_streams: Gauge,
     pub(crate) node_streams: Gauge,
     pub(crate) watch_resyncs: Counter,
+    pub(crate) kv_watch_streams: Gauge,
+    pub(crate) kv_watches: Gauge,
+    pub(crate) kv_watches_behind: Gauge,
+    pub(crate) kv_watch_queued_events: Gauge,
+    pub(crate) kv_watch_queued_bytes: Gauge,
+    pub(crate) kv_watch_events: Counter,
     pub(crate) expiry_lag_seconds: Gauge,
     pub(crate) fault_reports: Counter,
     pub(crate) deposed: Counter,
@@ -228,6 +234,27 @@ impl Metrics {
             watch_resyncs: counter(
                 "quorate_watch_resyncs_total",
                 "Streams that fell behind and were told to start over.",
+            ),
+            kv_watch_streams: gauge(
+                "quorate_kv_watch_streams",
+                "Open streams of watches of the key space.",
+            ),
+            kv_watches: gauge("quorate_kv_watches", "Watches of the key space."),
+            kv_watches_behind: gauge(
+                "quorate_kv_watches_behind",
+                "Watches of the key space that catch up: created in the past, or their client reads too slowly.",
+            ),
+            kv_watch_queued_events: gauge(
+                "quorate_kv_watch_queued_events",
+                "Events that wait for the streams of their watches.",
+            ),
+            kv_watch_queued_bytes: gauge(
+                "quorate_kv_watch_queued_bytes",
+                "Bytes of the events that wait for the streams of their watches.",
+            ),
+            kv_watch_events: counter(
+                "quorate_kv_watch_events_total",
+                "Events sent to watches of the key space.",
             ),
             expiry_lag_seconds: gauge(
                 "quorate_sessions_expiry_lag_seconds",

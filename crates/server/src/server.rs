@@ -18,6 +18,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::etcd::{self, Etcd};
 use crate::http::{self, ClientListener};
 use crate::inbox::Inbox;
+use crate::kv_hub::KvHub;
 use crate::metrics::Metrics;
 use crate::peer::{self, Dialler, Introduction, PeerListener, Peers};
 use crate::publish::Publisher;
@@ -298,6 +299,11 @@ fn start(
         data_dir: data_dir.clone(),
         disks: std::sync::Mutex::default(),
     });
+    let kv_hub = KvHub::new(
+        Arc::clone(&publisher),
+        Arc::clone(&metrics),
+        config.key_space.watch_progress_notify_interval,
+    );
     let api = Arc::new(ApiState {
         cluster: config.cluster_id(),
         own,
@@ -314,6 +320,7 @@ fn start(
             metrics: Arc::clone(&metrics),
         },
         publisher: Arc::clone(&publisher),
+        kv_hub: Arc::clone(&kv_hub),
         role: role.clone(),
         metrics: Arc::clone(&metrics),
         started: Instant::now(),
@@ -363,6 +370,7 @@ fn start(
         }));
     }
     let client = into_tokio(listeners.client).map_err(StartError::System)?;
+    runtime.spawn(kv_hub.dispatch_forever());
     let etcd = Etcd::new(Arc::clone(&api), &config.key_space);
     runtime.spawn(etcd::compact_forever(
         etcd.clone(),

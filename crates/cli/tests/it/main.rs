@@ -16,5 +16,6 @@ mod faults;
 mod harness;
 mod import;
 mod kv;
+mod kv_watch;
 mod nodes;
 mod snapshot;

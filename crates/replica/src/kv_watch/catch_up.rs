@@ -61,7 +61,7 @@ impl KvCatchUp {
         };
         if from <= log.revision() {
             let filter_of = |watch| &self.watches[&watch].1;
-            let piece = Piece::read(log, from, self.limits, &index, filter_of, |_| {});
+            let piece = Piece::read(log, from, self.limits, &index, filter_of);
             caught.through = piece.through;
             caught.found = piece.found;
         }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use quorate_coord::kv::Blob;
-
 use super::index::Index;
-use super::{Filter, KvEvent, KvLog, KvWatchLimits, WatchKey, key_of, revision_of};
+use super::{Filter, KvEvent, KvLog, KvWatchLimits, WatchKey};
 
 /// What one piece holds.
 pub(super) struct Piece {
@@ -18,14 +16,13 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Reads from a revision on, whole revisions, until a limit is reached. `changed` is told each key.
+    /// Reads from a revision on, whole revisions, until a limit is reached.
     pub(super) fn read<'a>(
         log: &impl KvLog,
         from: u64,
         limits: KvWatchLimits,
         index: &Index,
         filter_of: impl Fn(WatchKey) -> &'a Filter,
-        mut changed: impl FnMut(&Blob),
     ) -> Self {
         let newest = log.revision();
         let mut piece = Self {
@@ -35,7 +32,7 @@ impl Piece {
         };
         let (mut changes, mut bytes) = (0, 0);
         for change in log.changes(from) {
-            let revision = revision_of(change);
+            let revision = change.mod_revision();
             assert!(
                 from <= revision && piece.through <= revision && revision <= newest,
                 "a change of revision {revision} follows one of {} in a log from {from} to {newest}",
@@ -48,18 +45,17 @@ impl Piece {
             }
             piece.through = revision;
             changes += 1;
-            changed(key_of(change));
             // Looked up once for all that want it. What the events point to is shared, too: it counts once.
             let mut before = None;
             let mut shared_bytes = 0;
-            index.find(key_of(change), &mut |watch| {
+            index.find(change.key(), &mut |watch| {
                 let filter = filter_of(watch);
                 if !filter.wants(change) {
                     return;
                 }
                 let prev = filter.prev_kv.then(|| {
                     before
-                        .get_or_insert_with(|| log.at(key_of(change), revision - 1))
+                        .get_or_insert_with(|| log.at(change.key(), revision - 1))
                         .clone()
                 });
                 let event = KvEvent {

@@ -49,7 +49,7 @@ impl Log {
 
     fn whole_history_at(&self, key: &[u8], revision: u64) -> Option<KeyValue> {
         let mut of_key = self.changes.iter().rev();
-        match of_key.find(|c| key_of(c).as_bytes() == key && revision_of(c) <= revision)? {
+        match of_key.find(|c| c.key().as_bytes() == key && c.mod_revision() <= revision)? {
             KvChange::Put(now) => Some(now.clone()),
             KvChange::Delete { .. } => None,
         }
@@ -67,7 +67,7 @@ impl KvLog for Log {
 
     fn changes(&self, from: u64) -> impl Iterator<Item = &KvChange> {
         assert!(from >= self.compacted, "{from} was compacted");
-        let start = self.changes.partition_point(|c| revision_of(c) < from);
+        let start = self.changes.partition_point(|c| c.mod_revision() < from);
         self.changes[start..].iter()
     }
 
@@ -446,24 +446,6 @@ fn progress_is_answered_only_when_what_was_published_was_dispatched() {
     assert_eq!(short(&drain(&mut hub, stream, &log)), ["0:a=1@2", "~-1@2"]);
 }
 
-#[test]
-fn a_waiter_is_woken_by_the_next_change_of_its_key_or_when_that_is_not_known() {
-    let mut log = Log::new();
-    let (mut hub, _) = hub(&log);
-    let key = Blob::from("a");
-    hub.wait_key(&key, 10);
-    let back = hub.wait_key(&key, 11);
-    hub.wait_key(&Blob::from("b"), 12);
-    hub.unwait_key(&key, back);
-    log.write(&[("a", Some("1"))]);
-    assert_eq!(dispatch(&mut hub, &log), [10]);
-    log.write(&[("a", None)]);
-    assert!(dispatch(&mut hub, &log).is_empty(), "woken once");
-    log.revision = 9;
-    log.compacted = 8;
-    assert_eq!(dispatch(&mut hub, &log), [12]);
-}
-
 /// What one client of the random test knows.
 #[derive(Default)]
 struct Client {
@@ -491,7 +473,7 @@ impl Client {
             KvChange::Delete { .. } => spec.no_delete,
         };
         let start = u64::try_from(spec.start_revision).unwrap();
-        revision_of(change) >= start && !kind && in_range(&spec.range, key_of(change))
+        change.mod_revision() >= start && !kind && in_range(&spec.range, change.key())
     }
 
     /// The next change that a watch must be told of.
@@ -504,7 +486,7 @@ impl Client {
         let nothing_due_through = |spec: &KvWatchSpec, next, revision| {
             if let Some((_, change)) = Self::due(spec, next, log) {
                 assert!(
-                    revision_of(change) > revision,
+                    change.mod_revision() > revision,
                     "{change:?} was skipped: said to be complete through {revision}"
                 );
             }
@@ -525,7 +507,7 @@ impl Client {
                 assert!(*compacted <= log.compacted);
                 let told = next
                     .checked_sub(1)
-                    .map(|last| revision_of(&log.changes[last]));
+                    .map(|last| log.changes[last].mod_revision());
                 assert!(told.is_none_or(|told| told < *compacted), "{spec:?}");
                 self.compacted += 1;
             }
@@ -539,8 +521,8 @@ impl Client {
                 for event in events {
                     let (at, due) = Self::due(spec, *next, log).expect("something is due");
                     assert_eq!(event.change, *due, "a gap, a repetition or a wrong order");
-                    let at_revision = revision_of(due);
-                    let before = log.whole_history_at(key_of(due), at_revision - 1);
+                    let at_revision = due.mod_revision();
+                    let before = log.whole_history_at(due.key(), at_revision - 1);
                     if event.prev.is_some() {
                         assert!(spec.prev_kv);
                         assert_eq!(event.prev, before);

@@ -48,6 +48,8 @@ pub struct ConfigFile {
     pub auto_compaction_mode: Option<String>,
     /// How much history is kept: a time (`30m`, `1h`; a bare number means hours) or a number of revisions. Default: `0`, all of it.
     pub auto_compaction_retention: Option<String>,
+    /// How often a watch of the key space that was told nothing hears how far it is, if it asked for that. Default: `10m`.
+    pub watch_progress_notify_interval: Option<String>,
     /// How long a stopping leader waits for its successor, in milliseconds. Default: 5000.
     pub shutdown_timeout_ms: Option<u64>,
     /// What is logged, in `tracing` filter syntax. Default: `info`.
@@ -153,6 +155,9 @@ impl ConfigFile {
             auto_compaction_retention: over
                 .auto_compaction_retention
                 .or(self.auto_compaction_retention),
+            watch_progress_notify_interval: over
+                .watch_progress_notify_interval
+                .or(self.watch_progress_notify_interval),
             shutdown_timeout_ms: over.shutdown_timeout_ms.or(self.shutdown_timeout_ms),
             log_filter: over.log_filter.or(self.log_filter),
         }
@@ -202,6 +207,9 @@ impl ConfigFile {
                 auto_compaction: key_space::auto_compaction(
                     self.auto_compaction_mode.as_deref(),
                     self.auto_compaction_retention.as_deref(),
+                )?,
+                watch_progress_notify_interval: key_space::watch_progress_interval(
+                    self.watch_progress_notify_interval.as_deref(),
                 )?,
             },
             shutdown_timeout: ms(self.shutdown_timeout_ms, 5_000),

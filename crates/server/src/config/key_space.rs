@@ -7,6 +7,9 @@ use super::ConfigError;
 /// The default quota, as in etcd.
 const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// The default of etcd.
+const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Bounds of the key space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySpaceConfig {
@@ -14,6 +17,8 @@ pub struct KeySpaceConfig {
     pub quota_bytes: Option<u64>,
     /// When its history is forgotten.
     pub auto_compaction: AutoCompaction,
+    /// How often a watch that was told nothing hears how far it is, if it asked for that.
+    pub watch_progress_notify_interval: Duration,
 }
 
 impl Default for KeySpaceConfig {
@@ -21,6 +26,7 @@ impl Default for KeySpaceConfig {
         Self {
             quota_bytes: Some(QUOTA_BYTES),
             auto_compaction: AutoCompaction::Off,
+            watch_progress_notify_interval: WATCH_PROGRESS_INTERVAL,
         }
     }
 }
@@ -75,6 +81,21 @@ pub(super) fn auto_compaction(
             "write `periodic` or `revision`",
         )),
     }
+}
+
+pub(super) fn watch_progress_interval(text: Option<&str>) -> Result<Duration, ConfigError> {
+    let Some(text) = text else {
+        return Ok(WATCH_PROGRESS_INTERVAL);
+    };
+    duration(text)
+        .filter(|interval| *interval >= Duration::from_millis(100))
+        .ok_or_else(|| {
+            ConfigError::invalid(
+                "watch_progress_notify_interval",
+                text,
+                "write a time of at least `100ms`, such as `10m`",
+            )
+        })
 }
 
 /// A time as etcd's flags have it: numbers with units, or a bare number of hours.
@@ -134,6 +155,20 @@ mod tests {
         ] {
             assert!(read(mode, retention).is_err(), "{mode:?} {retention}");
         }
+    }
+
+    #[test]
+    fn progress_of_watches_is_told_every_ten_minutes_or_as_often_as_said() {
+        let read = |text| {
+            watch_progress_interval(text)
+                .ok()
+                .map(|read| read.as_millis())
+        };
+        assert_eq!(read(None), Some(600_000));
+        assert_eq!(read(Some("100ms")), Some(100));
+        assert_eq!(read(Some("1m5s")), Some(65_000));
+        assert_eq!(read(Some("99ms")), None);
+        assert_eq!(read(Some("often")), None);
     }
 
     #[test]

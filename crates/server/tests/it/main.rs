@@ -8,6 +8,7 @@ mod elect;
 mod etcd;
 mod full_disk;
 mod idle;
+mod kv_watch;
 mod refuse;
 mod restart;
 mod shutdown;
