@@ -95,6 +95,9 @@ pub(crate) struct ServerArgs {
     /// How much of the key space's history is kept: a time such as `1h`, or a number of revisions; 0 keeps all.
     #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
     auto_compaction_retention: Option<String>,
+    /// How often a watch that was told nothing hears how far it is, if it asked for that: a time such as `10m`.
+    #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
+    watch_progress_notify_interval: Option<String>,
     /// How long a stopping leader waits for its successor.
     #[arg(long, value_name = "MS")]
     shutdown_timeout_ms: Option<u64>,
@@ -167,6 +170,7 @@ impl ServerArgs {
             quota_backend_bytes: self.quota_backend_bytes,
             auto_compaction_mode: self.auto_compaction_mode,
             auto_compaction_retention: self.auto_compaction_retention,
+            watch_progress_notify_interval: self.watch_progress_notify_interval,
             shutdown_timeout_ms: self.shutdown_timeout_ms,
             log_filter: self.log_filter,
         }
