@@ -496,8 +496,14 @@ async fn a_full_key_space_raises_an_alarm_and_takes_deletions_only() {
     assert_eq!(errors, ["memberID:1 alarm:NOSPACE "]);
     let delete = pb::DeleteRangeRequest {
         key: "k".into(),
-        range_end: "l".into(),
+        range_end: "k7".into(),
         prev_kv: false,
+    };
+    other.kv.delete_range(delete).await.unwrap();
+    // What the last revision superseded is freed by the next compaction after it only.
+    let delete = pb::DeleteRangeRequest {
+        key: "k7".into(),
+        ..Default::default()
     };
     let deleted = other.kv.delete_range(delete).await.unwrap().into_inner();
     let compact = pb::CompactionRequest {
@@ -512,6 +518,9 @@ async fn a_full_key_space_raises_an_alarm_and_takes_deletions_only() {
     };
     let disarmed = other.maintenance.alarm(disarm).await.unwrap().into_inner();
     assert_eq!(disarmed.alarms, alarms);
+    let status = at.maintenance.status(pb::StatusRequest {}).await;
+    let status = status.unwrap().into_inner();
+    assert!(status.db_size < 80_000, "{status:?}");
     at.put("k", &value).await.unwrap();
 }
 
