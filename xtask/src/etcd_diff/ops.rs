@@ -12,7 +12,8 @@ use tonic::{Code, Status};
 /// Ids from here on stand for leases whose id the server chose: each side has its own behind them.
 pub(crate) const ALIASES: i64 = 1_000_000;
 
-/// By how many seconds what a lease has left may differ: ours credits a leader's pauses, which a busy machine makes.
+/// By how many seconds what a lease has left may differ, besides a fiftieth of it: ours credits a leader's pauses, which a busy machine
+/// makes, and waits for as long as clocks may drift apart.
 const TTL_OFF_BY: u64 = 30;
 
 /// One operation, and who asks.
@@ -236,7 +237,8 @@ impl Answer {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         if let (Self::TimeToLive(left), Self::TimeToLive(right)) = (self, other) {
             let mut right = right.clone();
-            if left.ttl.abs_diff(right.ttl) <= TTL_OFF_BY && (left.ttl < 0) == (right.ttl < 0) {
+            let off_by = TTL_OFF_BY + left.granted_ttl.unsigned_abs() / 50;
+            if left.ttl.abs_diff(right.ttl) <= off_by && (left.ttl < 0) == (right.ttl < 0) {
                 right.ttl = left.ttl;
             }
             return *left == right;

@@ -336,6 +336,9 @@ impl Side {
         let compacted = self.compacted;
         let start = create.start_revision;
         let stream = self.stream(at, who);
+        if stream.told().spent.contains(&create.watch_id) {
+            return Ok(Answer::Done);
+        }
         stream.send(RequestUnion::CreateRequest(create)).await;
         let created = in_time(stream.answer()).await?;
         if start > 0 && start <= compacted && !created.canceled {
@@ -505,8 +508,12 @@ impl Side {
             let Some(stream) = stream else { continue };
             let mut told = stream.told();
             for (id, watch) in &mut told.watches {
-                let seen = std::mem::take(&mut watch.seen);
+                let mut seen = std::mem::take(&mut watch.seen);
                 watch.seen.canceled.clone_from(&seen.canceled);
+                // Of the compacted revision itself, it is open whether what was not kept is still told: compaction takes time.
+                let open = watch.create.start_revision.min(self.compacted);
+                seen.events
+                    .retain(|event| event.kv.as_ref().is_none_or(|kv| kv.mod_revision != open));
                 watched.insert((at, *id), seen);
             }
             told.watches

@@ -1,6 +1,6 @@
 //! One watch stream of one side: sends its requests, and keeps what its watches told until it is compared.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -66,6 +66,9 @@ pub(crate) struct Told {
     answers: VecDeque<pb::WatchResponse>,
     pub(crate) watches: BTreeMap<i64, Watched>,
     pub(crate) ended: Option<Status>,
+    /// Ids of watches that a compaction ended. etcd does not give them out again, and even answers when they are cancelled; ours forgets
+    /// them. So no operation asks.
+    pub(crate) spent: BTreeSet<i64>,
 }
 
 /// A stream.
@@ -209,7 +212,10 @@ impl Told {
         let Some(watched) = self.watches.get_mut(&answer.watch_id) else {
             return;
         };
-        if answer.canceled {
+        if answer.canceled && watched.seen.canceled.is_none() {
+            if answer.compact_revision > 0 {
+                self.spent.insert(answer.watch_id);
+            }
             watched.seen.canceled = Some((answer.cancel_reason, answer.compact_revision));
         }
         for event in answer.events {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quorate_coord::kv::KvChange;
+
 use super::index::Index;
 use super::{Filter, KvEvent, KvLog, KvWatchLimits, WatchKey};
 
@@ -53,7 +55,7 @@ impl Piece {
                 if !filter.wants(change) {
                     return;
                 }
-                let prev = filter.prev_kv.then(|| {
+                let prev = (filter.prev_kv && !creates(change)).then(|| {
                     before
                         .get_or_insert_with(|| log.at(change.key(), revision - 1))
                         .clone()
@@ -71,4 +73,9 @@ impl Piece {
         piece.through = piece.through.max(newest);
         piece
     }
+}
+
+/// As in etcd, a key that is created has nothing before it, also where the same transaction deleted it first.
+fn creates(change: &KvChange) -> bool {
+    matches!(change, KvChange::Put(kv) if kv.create_revision == kv.mod_revision)
 }

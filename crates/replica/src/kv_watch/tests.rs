@@ -309,6 +309,24 @@ fn who_needs_what_was_compacted_is_told_through_where() {
 }
 
 #[test]
+fn key_that_one_transaction_deletes_and_puts_has_nothing_before_it() {
+    let mut log = Log::new();
+    log.write(&[("a", Some("1"))]);
+    log.write(&[("a", None), ("a", Some("2"))]);
+    log.write(&[("a", Some("3"))]);
+    let (mut hub, stream) = hub(&log);
+    let spec = KvWatchSpec {
+        id: 1,
+        start_revision: 3,
+        prev_kv: true,
+        ..spec("a", "")
+    };
+    hub.create(stream, &spec, log.revision);
+    let told = short(&drain(&mut hub, stream, &log));
+    assert_eq!(told[1..], ["1:-a(1),a=2,a=3(2)@4"]);
+}
+
+#[test]
 fn after_a_snapshot_watches_go_on_or_are_told_that_it_was_compacted() {
     let mut log = Log::new();
     let (mut hub, stream) = hub(&log);
