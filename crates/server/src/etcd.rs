@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use quorate_coord::kv::{KvCaller, KvError};
-use quorate_coord::{Command, Reply, RequestKey};
+use quorate_coord::kv::{AuthError, AuthStore, KvError};
+use quorate_coord::{Command, Outcome, Rejection, Reply, RequestKey};
 use quorate_replica::{Request as Call, Response as Answer};
-use quorate_types::{LogIndex, Principal, Revision, TraceId};
+use quorate_types::{LogIndex, Revision, TraceId};
 use quorate_wire::api;
 use quorate_wire::etcd::etcdserverpb as pb;
 use tokio::sync::Semaphore;
+use tonic::Status;
 use tonic::service::Routes;
-use tonic::{Request, Status};
 
 mod answers;
+mod auth;
+mod caller;
 mod cluster;
 mod compaction;
 mod convert;
@@ -28,13 +30,16 @@ mod gateway;
 mod kv;
 mod lease;
 mod maintenance;
+mod passwords;
 mod quota;
+mod token;
 mod watch;
 
 use crate::api::ApiState;
 use crate::config::KeySpaceConfig;
 use crate::publish::Version;
 
+pub(crate) use caller::Caller;
 pub(crate) use compaction::compact_forever;
 
 /// The version of etcd whose API this is: what clients are told who ask before they use a feature.
@@ -49,8 +54,8 @@ const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 pub(crate) const TXN_OPS_MAX: usize = 128;
 /// How long a read may wait for this server to reach a revision or index.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
-/// A read waits for the key-value revision in this field of its metadata.
-const MIN_REVISION: &str = "quorate-min-revision";
+/// How often a command is proposed again whose rights were looked up before users or roles changed.
+const OLD_REVISIONS_MAX: usize = 3;
 
 /// The etcd API of one server. Every service is implemented on it.
 #[derive(Clone)]
@@ -59,6 +64,7 @@ pub(crate) struct Etcd {
     /// Places for reads of many keys: they are done aside and take turns, so that they leave the processors to everybody else.
     heavy: Arc<Semaphore>,
     quota: Arc<quota::Quota>,
+    passwords: passwords::Passwords,
 }
 
 impl Etcd {
@@ -68,6 +74,7 @@ impl Etcd {
             api,
             heavy: Arc::new(Semaphore::new(processors.div_ceil(2))),
             quota: Arc::new(quota::Quota::new(config.quota_bytes)),
+            passwords: passwords::Passwords::new(config.bcrypt_cost, config.auth_token_ttl),
         }
     }
 
@@ -81,35 +88,34 @@ impl Etcd {
         }
     }
 
-    /// On whose behalf a call is made.
-    pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let principal = request.extensions().get::<Principal>().cloned();
-        let min_revision = match request.metadata().get(MIN_REVISION) {
-            None => 0,
-            Some(text) => text
-                .to_str()
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| {
-                    Status::invalid_argument(format!("quorate: `{MIN_REVISION}` is not a number"))
-                })?,
-        };
-        Ok(Caller {
-            principal: principal.unwrap_or_else(crate::tls::anonymous),
-            user: None,
-            min_revision,
-        })
-    }
-
     /// Refuses whoever is not an administrator, where users are distinguished.
     pub(crate) fn check_admin(&self, caller: &Caller) -> Result<(), Status> {
         let version = self.api.publisher.version();
-        let checked = version.state.auth().check_admin(caller.user.as_ref());
-        checked.map_err(|error| errors::of_auth(&error))
+        caller.check(version.state.auth(), AuthStore::check_admin)
     }
 
     /// Puts a command through the log and answers once this server has applied it, so that its own reads show it.
     pub(crate) async fn apply(&self, caller: &Caller, command: Command) -> Result<Reply, Status> {
+        // Users or roles may change between the call and its apply: then nothing was done, and rights are looked up again.
+        let mut again = caller.user.is_some().then(|| command.clone());
+        let mut outcome = self.apply_once(caller, command).await?;
+        for _ in 0..OLD_REVISIONS_MAX {
+            let is_old = matches!(
+                outcome,
+                Err(Rejection::Kv(KvError::Auth(AuthError::OldRevision)))
+            );
+            let Some(command) = again.as_mut().filter(|_| is_old) else {
+                break;
+            };
+            let version = self.api.publisher.version();
+            let user = caller.user_at(version.state.auth());
+            caller::replace(command, user.map_err(|error| errors::of_auth(&error))?);
+            outcome = self.apply_once(caller, command.clone()).await?;
+        }
+        outcome.map_err(|rejection| errors::of_rejection(&rejection))
+    }
+
+    async fn apply_once(&self, caller: &Caller, command: Command) -> Result<Outcome, Status> {
         let proposal = self.api.proposal(
             caller.principal.clone(),
             TraceId::default(),
@@ -129,7 +135,7 @@ impl Etcd {
             self.api.publisher.reached(index, Revision::ZERO),
         )
         .await;
-        outcome.map_err(|rejection| errors::of_rejection(&rejection))
+        Ok(outcome)
     }
 
     /// A version as fresh as asked for: serializable takes what is here, otherwise it holds all that was acknowledged anywhere before.
@@ -180,32 +186,6 @@ impl Etcd {
     }
 }
 
-/// Who calls, and what it has seen.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller {
-    /// The connection's principal.
-    pub(crate) principal: Principal,
-    /// The user of the key space, where users are distinguished.
-    pub(crate) user: Option<KvCaller>,
-    /// Reads wait for this key-value revision.
-    pub(crate) min_revision: u64,
-}
-
-impl Caller {
-    /// The server itself.
-    pub(crate) fn own() -> Self {
-        Self {
-            principal: crate::tls::anonymous(),
-            // It is there whenever users are distinguished.
-            user: Some(KvCaller {
-                user: "root".to_owned(),
-                auth_revision: 0,
-            }),
-            min_revision: 0,
-        }
-    }
-}
-
 /// A request that could not be carried by the log is refused before anything is done.
 fn check_size(request: &impl prost::Message) -> Result<(), Status> {
     if request.encoded_len() > REQUEST_BYTES_MAX {
@@ -230,11 +210,16 @@ pub(crate) fn routes(etcd: &Etcd) -> Router {
         .add_service(limited!(pb::lease_server::LeaseServer<Etcd>))
         .add_service(limited!(pb::watch_server::WatchServer<Etcd>))
         .add_service(limited!(pb::cluster_server::ClusterServer<Etcd>))
-        .add_service(limited!(pb::maintenance_server::MaintenanceServer<Etcd>));
+        .add_service(limited!(pb::maintenance_server::MaintenanceServer<Etcd>))
+        .add_service(limited!(pb::auth_server::AuthServer<Etcd>));
     let grpc = routes
         .into_axum_router()
         .reset_fallback()
-        .layer(axum::middleware::map_response(answers::finish));
+        .layer(axum::middleware::map_response(answers::finish))
+        .layer(axum::middleware::from_fn_with_state(
+            etcd.clone(),
+            caller::catch_up,
+        ));
     let json = gateway::routes(&grpc);
     grpc.merge(json)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
-use super::{AuthError, Blob, KeyRange};
+use super::{Blob, KeyRange};
 
 mod change;
 mod check;

@@ -50,6 +50,10 @@ pub struct ConfigFile {
     pub auto_compaction_retention: Option<String>,
     /// How often a watch of the key space that was told nothing hears how far it is, if it asked for that. Default: `10m`.
     pub watch_progress_notify_interval: Option<String>,
+    /// How many seconds a token of the etcd API is good for. Default: 2592000, 30 days.
+    pub auth_token_ttl: Option<u64>,
+    /// How much work hashing a password is: 4 to 31, each step doubles it. Default: 10.
+    pub bcrypt_cost: Option<u32>,
     /// How long a stopping leader waits for its successor, in milliseconds. Default: 5000.
     pub shutdown_timeout_ms: Option<u64>,
     /// What is logged, in `tracing` filter syntax. Default: `info`.
@@ -158,6 +162,8 @@ impl ConfigFile {
             watch_progress_notify_interval: over
                 .watch_progress_notify_interval
                 .or(self.watch_progress_notify_interval),
+            auth_token_ttl: over.auth_token_ttl.or(self.auth_token_ttl),
+            bcrypt_cost: over.bcrypt_cost.or(self.bcrypt_cost),
             shutdown_timeout_ms: over.shutdown_timeout_ms.or(self.shutdown_timeout_ms),
             log_filter: over.log_filter.or(self.log_filter),
         }
@@ -211,6 +217,8 @@ impl ConfigFile {
                 watch_progress_notify_interval: key_space::watch_progress_interval(
                     self.watch_progress_notify_interval.as_deref(),
                 )?,
+                auth_token_ttl: key_space::auth_token_ttl(self.auth_token_ttl)?,
+                bcrypt_cost: key_space::bcrypt_cost(self.bcrypt_cost)?,
             },
             shutdown_timeout: ms(self.shutdown_timeout_ms, 5_000),
             log_filter: self.log_filter.unwrap_or_else(|| "info".to_owned()),

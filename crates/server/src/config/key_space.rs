@@ -10,7 +10,13 @@ const QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// The default of etcd.
 const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Bounds of the key space.
+/// How long a token is good for by default. etcd's end five minutes after their last use, which a token that no server remembers cannot
+/// (ADR auth-tokens); clients that authenticate only once shall go on working.
+const AUTH_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// The default work of hashing a password, as in etcd.
+const BCRYPT_COST: u32 = 10;
+
+/// Bounds of the key space, and of its users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeySpaceConfig {
     /// Most bytes that it may hold with its history; `None`: no limit.
@@ -19,6 +25,10 @@ pub struct KeySpaceConfig {
     pub auto_compaction: AutoCompaction,
     /// How often a watch that was told nothing hears how far it is, if it asked for that.
     pub watch_progress_notify_interval: Duration,
+    /// How long a token of a user is good for.
+    pub auth_token_ttl: Duration,
+    /// How much work hashing a password is: each step doubles it.
+    pub bcrypt_cost: u32,
 }
 
 impl Default for KeySpaceConfig {
@@ -27,6 +37,8 @@ impl Default for KeySpaceConfig {
             quota_bytes: Some(QUOTA_BYTES),
             auto_compaction: AutoCompaction::Off,
             watch_progress_notify_interval: WATCH_PROGRESS_INTERVAL,
+            auth_token_ttl: AUTH_TOKEN_TTL,
+            bcrypt_cost: BCRYPT_COST,
         }
     }
 }
@@ -46,6 +58,25 @@ pub(super) fn quota(bytes: i64) -> Option<u64> {
     match bytes {
         0 => Some(QUOTA_BYTES),
         bytes => u64::try_from(bytes).ok(),
+    }
+}
+
+pub(super) fn auth_token_ttl(seconds: Option<u64>) -> Result<Duration, ConfigError> {
+    match seconds {
+        None => Ok(AUTH_TOKEN_TTL),
+        Some(0) => Err(ConfigError::invalid(
+            "auth_token_ttl",
+            0,
+            "give at least one second",
+        )),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+pub(super) fn bcrypt_cost(cost: Option<u32>) -> Result<u32, ConfigError> {
+    match cost.unwrap_or(BCRYPT_COST) {
+        cost @ 4..=31 => Ok(cost),
+        cost => Err(ConfigError::invalid("bcrypt_cost", cost, "give 4 to 31")),
     }
 }
 
@@ -169,6 +200,15 @@ mod tests {
         assert_eq!(read(Some("1m5s")), Some(65_000));
         assert_eq!(read(Some("99ms")), None);
         assert_eq!(read(Some("often")), None);
+    }
+
+    #[test]
+    fn costs_and_token_lives_out_of_bounds_are_refused() {
+        assert_eq!(bcrypt_cost(None), Ok(10));
+        assert_eq!(bcrypt_cost(Some(4)), Ok(4));
+        assert!(bcrypt_cost(Some(3)).is_err() && bcrypt_cost(Some(32)).is_err());
+        assert_eq!(auth_token_ttl(Some(300)), Ok(Duration::from_secs(300)));
+        assert!(auth_token_ttl(Some(0)).is_err());
     }
 
     #[test]

@@ -45,10 +45,9 @@ impl Etcd {
 /// Refuses reads that the caller has no right to; those of writes are checked where they are applied.
 pub(super) fn check_rights(state: &State, caller: &Caller, op: &KvOp) -> Result<(), Status> {
     let lease_keys = |lease| state.kv().lease_keys(lease).cloned().collect();
-    state
-        .auth()
-        .check_op(caller.user.as_ref(), op, &lease_keys)
-        .map_err(|e| errors::of_auth(&e))
+    caller.check(state.auth(), |auth, user| {
+        auth.check_op(user, op, &lease_keys)
+    })
 }
 
 /// Whether a transaction only reads, whichever way it goes; and whether all its reads are serializable.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use quorate_coord::kv::KvError;
+use quorate_coord::kv::{AuthStore, KvError};
 use quorate_coord::{Command, Rejection, Reply, Session, SessionKey};
 use quorate_replica::{Refusal, Request as Call, Response as Answer};
 use quorate_types::SessionId;
@@ -99,11 +99,9 @@ impl Etcd {
     fn check_lease(&self, caller: &Caller, id: SessionId) -> Result<(), Status> {
         let version = self.api.publisher.version();
         let mut keys = version.state.kv().lease_keys(id.0).cloned();
-        let checked = version
-            .state
-            .auth()
-            .check_lease(caller.user.as_ref(), &mut keys);
-        checked.map_err(|e| errors::of_auth(&e))
+        caller.check(version.state.auth(), |auth, user| {
+            auth.check_lease(user, &mut keys)
+        })
     }
 
     /// Milliseconds that a session has left, from the leader's memory.
@@ -203,6 +201,7 @@ impl Lease for Etcd {
         let caller = self.caller(&request)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let version = self.read(&caller, false).await?;
+        caller.check(version.state.auth(), AuthStore::check_known)?;
         let session = u64::try_from(id)
             .ok()
             .and_then(|id| version.state.session(SessionId(id)));
@@ -222,9 +221,9 @@ impl Lease for Etcd {
         let store = version.state.kv();
         let attached = if keys {
             let mut keys = store.lease_keys(session.key.id.0).cloned();
-            let auth = version.state.auth();
-            auth.check_lease_read(caller.user.as_ref(), &mut keys)
-                .map_err(|e| errors::of_auth(&e))?;
+            caller.check(version.state.auth(), |auth, user| {
+                auth.check_lease_read(user, &mut keys)
+            })?;
             store
                 .lease_keys(session.key.id.0)
                 .map(convert::bytes)
@@ -247,9 +246,7 @@ impl Lease for Etcd {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let caller = self.caller(&request)?;
         let version = self.read(&caller, false).await?;
-        let auth = version.state.auth();
-        auth.check_known(caller.user.as_ref())
-            .map_err(|e| errors::of_auth(&e))?;
+        caller.check(version.state.auth(), AuthStore::check_known)?;
         let header = self.header(version.state.kv().revision());
         self.aside(move || {
             let leases: Vec<_> = version

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_consensus::{LogPosition, Role, SnapshotMeta};
-use quorate_coord::kv::KvError;
+use quorate_coord::kv::{AuthStore, KvError};
 use quorate_coord::{AlarmAction, AlarmKind, Command, Reply};
 use quorate_replica::{Request as Call, Response as Answer};
 use quorate_types::ReplicaId;
@@ -87,9 +87,13 @@ impl Maintenance for Etcd {
             Ok(Asked::Deactivate) => Some(AlarmAction::Clear),
             Err(_) => return Err(Status::invalid_argument("quorate: there is no such action")),
         };
+        if action.is_some() {
+            self.check_admin(&caller)?;
+        }
         let alarms = match (action, kind) {
             (None, kind) => {
                 let version = self.read(&caller, false).await?;
+                caller.check(version.state.auth(), AuthStore::check_known)?;
                 let alarms = version.state.alarms();
                 alarms
                     .filter(|(on, _)| kind.is_none_or(|kind| kind == *on))
@@ -238,6 +242,7 @@ impl Maintenance for Etcd {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.check_admin(&self.caller(&request)?)?;
         let to = ReplicaId(request.get_ref().target_id);
         if self.api.role.borrow().role != Role::Leader {
             return Err(Status::failed_precondition("etcdserver: not leader"));

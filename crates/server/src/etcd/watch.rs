@@ -106,9 +106,9 @@ impl Etcd {
     fn may_watch(&self, context: &Request<()>, range: &KeyRange) -> Result<(), Status> {
         let caller = self.caller(context)?;
         let version = self.api.publisher.version();
-        let auth = version.state.auth();
-        auth.check_range(caller.user.as_ref(), range)
-            .map_err(|error| errors::of_auth(&error))
+        caller.check(version.state.auth(), |auth, user| {
+            auth.check_range(user, range)
+        })
     }
 
     /// Sends what the watches are told, until the client is gone.

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod auth;
 mod elect;
 mod etcd;
 mod full_disk;

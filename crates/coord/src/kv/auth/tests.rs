@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kv::{
-    Compare, CompareResult, CompareTarget, DeleteRange, KvCaller, KvOp, Put, Range, Txn,
+    AuthError, Compare, CompareResult, CompareTarget, DeleteRange, KvCaller, KvOp, Put, Range, Txn,
 };
 
 fn secret(text: &str) -> Secret {
