@@ -98,6 +98,12 @@ pub(crate) struct ServerArgs {
     /// How often a watch that was told nothing hears how far it is, if it asked for that: a time such as `10m`.
     #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
     watch_progress_notify_interval: Option<String>,
+    /// How many seconds a token of a user is good for.
+    #[arg(long, value_name = "SECONDS", help_heading = "Key space")]
+    auth_token_ttl: Option<u64>,
+    /// How much work hashing a password is: 4 to 31, each step doubles it.
+    #[arg(long, value_name = "COST", help_heading = "Key space")]
+    bcrypt_cost: Option<u32>,
     /// How long a stopping leader waits for its successor.
     #[arg(long, value_name = "MS")]
     shutdown_timeout_ms: Option<u64>,
@@ -171,6 +177,8 @@ impl ServerArgs {
             auto_compaction_mode: self.auto_compaction_mode,
             auto_compaction_retention: self.auto_compaction_retention,
             watch_progress_notify_interval: self.watch_progress_notify_interval,
+            auth_token_ttl: self.auth_token_ttl,
+            bcrypt_cost: self.bcrypt_cost,
             shutdown_timeout_ms: self.shutdown_timeout_ms,
             log_filter: self.log_filter,
         }
