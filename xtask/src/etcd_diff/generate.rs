@@ -76,7 +76,12 @@ impl Generator {
                 // The key space is asked for on behalf of users while there are any.
                 for step in drawn {
                     steps.push(step);
-                    for _ in 0..self.rng.usize(0..5) {
+                    let asked = if episode.is_guarded() {
+                        self.rng.usize(0..5)
+                    } else {
+                        0
+                    };
+                    for _ in 0..asked {
                         let op = self.guarded();
                         let who = episode.somebody(&mut self.rng);
                         if matches!(op, Op::Watch(..)) {
@@ -492,7 +497,7 @@ impl Generator {
             },
             prev_kv: self.rng.bool(),
             watch_id: if self.once_in(12) {
-                self.rng.i64(1..6)
+                self.rng.i64(100..106)
             } else {
                 0
             },
