@@ -14,7 +14,7 @@ use quorate_coord::{Command, Outcome, Rejection, Reply, RequestKey};
 use quorate_replica::{Request as Call, Response as Answer};
 use quorate_types::{LogIndex, Revision, TraceId};
 use quorate_wire::api;
-use quorate_wire::etcd::etcdserverpb as pb;
+use quorate_wire::etcd::{etcdserverpb as pb, v3electionpb, v3lockpb};
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::service::Routes;
@@ -25,14 +25,19 @@ mod caller;
 mod cluster;
 mod compaction;
 mod convert;
+mod election;
 mod errors;
 mod gateway;
 mod kv;
 mod lease;
+mod line;
+mod lock;
 mod maintenance;
+mod observe;
 mod passwords;
 mod quota;
 mod token;
+mod waiting;
 mod watch;
 
 use crate::api::ApiState;
@@ -65,12 +70,15 @@ pub(crate) struct Etcd {
     heavy: Arc<Semaphore>,
     quota: Arc<quota::Quota>,
     passwords: passwords::Passwords,
+    /// Who waits for keys to go.
+    waiting: Arc<waiting::Waiting>,
 }
 
 impl Etcd {
     pub(crate) fn new(api: Arc<ApiState>, config: &KeySpaceConfig) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
+            waiting: waiting::Waiting::new(Arc::clone(&api.publisher)),
             api,
             heavy: Arc::new(Semaphore::new(processors.div_ceil(2))),
             quota: Arc::new(quota::Quota::new(config.quota_bytes)),
@@ -211,7 +219,11 @@ pub(crate) fn routes(etcd: &Etcd) -> Router {
         .add_service(limited!(pb::watch_server::WatchServer<Etcd>))
         .add_service(limited!(pb::cluster_server::ClusterServer<Etcd>))
         .add_service(limited!(pb::maintenance_server::MaintenanceServer<Etcd>))
-        .add_service(limited!(pb::auth_server::AuthServer<Etcd>));
+        .add_service(limited!(pb::auth_server::AuthServer<Etcd>))
+        .add_service(limited!(
+            v3electionpb::election_server::ElectionServer<Etcd>
+        ))
+        .add_service(limited!(v3lockpb::lock_server::LockServer<Etcd>));
     let grpc = routes
         .into_axum_router()
         .reset_fallback()

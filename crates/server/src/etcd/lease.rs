@@ -267,7 +267,11 @@ impl Lease for Etcd {
 
 impl Etcd {
     /// Grants a lease under an id drawn at random, as clients of etcd expect that two servers never give the same.
-    async fn grant_any(&self, caller: &Caller, ttl: i64) -> Result<(SessionKey, u64), Status> {
+    pub(super) async fn grant_any(
+        &self,
+        caller: &Caller,
+        ttl: i64,
+    ) -> Result<(SessionKey, u64), Status> {
         let exists = errors::of_rejection(&Rejection::Kv(KvError::LeaseExists { lease: 0 }));
         for _ in 0..DRAWS_MAX {
             let drawn = crate::clock::random_u64()

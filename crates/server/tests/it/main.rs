@@ -6,8 +6,10 @@ mod support;
 
 mod auth;
 mod elect;
+mod election;
 mod etcd;
 mod full_disk;
+mod gateway;
 mod idle;
 mod kv_watch;
 mod refuse;
