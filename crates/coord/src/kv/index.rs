@@ -46,8 +46,8 @@ impl KeyRange {
 
 /// # Invariants
 /// - `live` holds the current version of each key that is there.
-/// - `past` holds a superseded version exactly as long as the log holds the change that superseded it, and none that began and ended
-///   within one revision: no read can see those.
+/// - `past` holds a superseded version exactly as long as the log holds the change that superseded it, and that is not of the revision
+///   through which the store was swept; and none that began and ended within one revision: no read can see those.
 /// - `leases` holds `(lease, key)` for each live key with a lease.
 /// - `size_bytes` is the sum of the footprints of the changes in the log and of those held here only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,6 +108,14 @@ impl Index {
     /// Forgets what the log's first change, which leaves it, had superseded; and the change itself unless it made a version that is
     /// still to be seen.
     pub(super) fn forget(&mut self, change: &Arc<KvChange>) {
+        self.forget_before(change);
+        if !self.holds(change) {
+            self.size_bytes -= change.footprint();
+        }
+    }
+
+    /// Forgets what a change superseded: no revision that can be read sees it any more.
+    pub(super) fn forget_before(&mut self, change: &Arc<KvChange>) {
         let revision = change.mod_revision();
         let key = change.key();
         let before = self
@@ -122,9 +130,6 @@ impl Index {
         if let Some((at, bytes)) = before {
             self.past.remove(&at);
             self.size_bytes -= bytes;
-        }
-        if !self.holds(change) {
-            self.size_bytes -= change.footprint();
         }
     }
 
