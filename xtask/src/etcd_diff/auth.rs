@@ -32,7 +32,7 @@ impl Episode {
         match self.batches {
             1 => {
                 for _ in 0..rng.usize(5..20) {
-                    steps.push(by(Who::Nobody, administration(rng)));
+                    steps.extend(all_by(&Who::Nobody, administration(rng)));
                 }
                 if rng.u32(0..4) == 0 {
                     // Too early, where there is no root yet.
@@ -40,7 +40,7 @@ impl Episode {
                 }
                 steps.extend(root());
                 for _ in 0..rng.usize(30..80) {
-                    steps.push(by(Who::Nobody, administration(rng)));
+                    steps.extend(all_by(&Who::Nobody, administration(rng)));
                 }
                 steps.extend(root());
                 steps.extend(USERS[1..].iter().flat_map(|user| able(rng, user)));
@@ -57,13 +57,17 @@ impl Episode {
                 for _ in 0..rng.usize(5..15) {
                     let user = USERS[rng.usize(1..USERS.len())];
                     let password = password(rng);
-                    let step = match rng.u32(0..10) {
-                        0..6 => authenticate(user, password),
-                        6 if rng.u32(0..4) == 0 => authenticate("nobody", "secret"),
-                        6..9 => by(Who::User("root"), administration(rng)),
-                        _ => by(self.somebody(rng), administration(rng)),
-                    };
-                    steps.push(step);
+                    match rng.u32(0..10) {
+                        0..6 => steps.push(authenticate(user, password)),
+                        6 if rng.u32(0..4) == 0 => steps.push(authenticate("nobody", "secret")),
+                        6..9 => {
+                            steps.extend(all_by(&Who::User("root"), administration(rng)));
+                        }
+                        _ => {
+                            let who = self.somebody(rng);
+                            steps.extend(all_by(&who, administration(rng)));
+                        }
+                    }
                 }
                 steps.push(authenticate("root", ROOT_PASSWORD));
             }
@@ -115,6 +119,10 @@ fn by(who: Who, op: Op) -> Step {
     Step { op, who }
 }
 
+fn all_by(who: &Who, ops: Vec<Op>) -> Vec<Step> {
+    ops.into_iter().map(|op| by(who.clone(), op)).collect()
+}
+
 /// The token is kept under the user's name.
 fn authenticate(user: &'static str, password: &str) -> Step {
     let request = pb::AuthenticateRequest {
@@ -143,12 +151,11 @@ fn root() -> [Step; 3] {
 }
 
 /// A user that can authenticate, with a role that permits something.
-fn able(rng: &mut Rng, user: &str) -> [Step; 5] {
+fn able(rng: &mut Rng, user: &str) -> Vec<Step> {
     let role = ROLES[rng.usize(1..ROLES.len())].to_owned();
     let user = user.to_owned();
     let password = PASSWORDS[0].to_owned();
-    let (key, range_end) = permitted(rng);
-    [
+    let mut ops = vec![
         Op::UserAdd(pb::AuthUserAddRequest {
             name: user.clone(),
             password: password.clone(),
@@ -161,20 +168,34 @@ fn able(rng: &mut Rng, user: &str) -> [Step; 5] {
             ..Default::default()
         }),
         Op::RoleAdd(pb::AuthRoleAddRequest { name: role.clone() }),
+    ];
+    ops.extend(grant(rng, role.clone()));
+    ops.push(Op::UserGrant(pb::AuthUserGrantRoleRequest { user, role }));
+    all_by(&Who::Nobody, ops)
+}
+
+/// A permission. Taken back before: one that is granted again replaces itself in ours, and in etcd not always.
+fn grant(rng: &mut Rng, role: String) -> [Op; 2] {
+    let (key, range_end) = permitted(rng);
+    [
+        Op::RoleRevoke(pb::AuthRoleRevokePermissionRequest {
+            role: role.clone(),
+            key: key.clone().into(),
+            range_end: range_end.clone().into(),
+        }),
         Op::RoleGrant(pb::AuthRoleGrantPermissionRequest {
-            name: role.clone(),
+            name: role,
             perm: Some(authpb::Permission {
                 perm_type: rng.i32(0..3),
                 key: key.into(),
                 range_end: range_end.into(),
             }),
         }),
-        Op::UserGrant(pb::AuthUserGrantRoleRequest { user, role }),
     ]
-    .map(|op| by(Who::Nobody, op))
 }
 
-fn administration(rng: &mut Rng) -> Op {
+/// What etcd 3.4 and 3.5 answer alike.
+fn administration(rng: &mut Rng) -> Vec<Op> {
     // Not root: its password must stay what it is, and it must stay able to disable.
     let user = if rng.u32(0..40) == 0 {
         ""
@@ -191,7 +212,7 @@ fn administration(rng: &mut Rng) -> Op {
     let any_user = USERS[rng.usize(0..USERS.len())].to_owned();
     let any_role = ROLES[rng.usize(0..ROLES.len())].to_owned();
     let password = password(rng).to_owned();
-    match rng.u32(0..100) {
+    let op = match rng.u32(0..100) {
         0..14 => Op::UserAdd(pb::AuthUserAddRequest {
             name: user,
             password,
@@ -224,18 +245,7 @@ fn administration(rng: &mut Rng) -> Op {
         62..70 => Op::RoleGet(pb::AuthRoleGetRequest { role: any_role }),
         70..74 => Op::RoleList(pb::AuthRoleListRequest {}),
         74..78 => Op::RoleDelete(pb::AuthRoleDeleteRequest { role }),
-        78..93 => {
-            let (key, range_end) = permitted(rng);
-            Op::RoleGrant(pb::AuthRoleGrantPermissionRequest {
-                name: role,
-                // etcd 3.4 dies of one that is not given, so it always is.
-                perm: Some(authpb::Permission {
-                    perm_type: rng.i32(0..3),
-                    key: key.into(),
-                    range_end: range_end.into(),
-                }),
-            })
-        }
+        78..93 => return grant(rng, role).into(),
         _ => {
             let (key, range_end) = keys(rng);
             Op::RoleRevoke(pb::AuthRoleRevokePermissionRequest {
@@ -244,7 +254,8 @@ fn administration(rng: &mut Rng) -> Op {
                 range_end: range_end.into(),
             })
         }
-    }
+    };
+    vec![op]
 }
 
 /// Mostly the right one.

@@ -39,6 +39,17 @@ pub(crate) const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "wrong-twice",
+        reason: "who asks is checked before what is asked; etcd checks a request's form first. Either refusal is right",
+        explains: |_, etcd, ours| match (etcd, ours) {
+            (Answer::Refused(Code::InvalidArgument, _), Answer::Refused(code, text)) => {
+                matches!(code, Code::Unauthenticated | Code::PermissionDenied)
+                    || text == "etcdserver: user name is empty"
+            }
+            _ => false,
+        },
+    },
+    Known {
         name: "header-of-alarms",
         reason: "as in etcd 3.5; 3.4 answers without",
         explains: |_, etcd, ours| match (etcd, ours) {
