@@ -120,10 +120,12 @@ pub(super) fn delete_range(request: &pb::DeleteRangeRequest) -> DeleteRange {
 pub(super) fn txn(request: &pb::TxnRequest) -> Result<Txn, Status> {
     let mut converted = Vec::with_capacity(request.compare.len());
     for asked in &request.compare {
-        if asked.key.is_empty() {
-            return Err(errors::of_kv(&KvError::EmptyKey));
+        match compare(asked) {
+            Some(compare) => converted.push(compare),
+            // Nobody would look at it later.
+            None if asked.key.is_empty() => return Err(errors::of_kv(&KvError::EmptyKey)),
+            None => {}
         }
-        converted.extend(compare(asked));
     }
     Ok(Txn {
         compare: converted,
