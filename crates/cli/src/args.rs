@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     completion, contend, contract, dev, group, guard, import, kv, lock, node, server, session,
-    status, why,
+    snapshot, status, why,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -109,6 +109,8 @@ pub(crate) enum Command {
     /// Hold a lock, and run COMMAND while it is held, and only then.
     #[command(after_help = lock::EXAMPLES)]
     Lock(lock::LockArgs),
+    /// Save the whole state in a file, look into one, and make a new cluster from it.
+    Snapshot(snapshot::SnapshotArgs),
     /// Move keys and leases in from an etcd cluster, or back.
     Import(import::ImportArgs),
     /// Hand the backbone's leadership to another server.

@@ -14,6 +14,7 @@ pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod version;
 pub(crate) mod why;

@@ -68,6 +68,7 @@ fn start(context: Context, command: Command) -> anyhow::Result<u8> {
             Command::Session(session) => session.run(&context).await,
             Command::Kv(kv) => kv.run(&context).await,
             Command::Import(import) => import.run(&context).await,
+            Command::Snapshot(snapshot) => snapshot.run(&context).await,
             Command::Lock(lock) => lock.run(&context).await,
             Command::TransferLeader(transfer) => transfer.run(&context).await,
             Command::Why(why) => why.run(&context).await,

@@ -20,6 +20,7 @@ mod boot;
 mod etcd;
 mod http;
 mod peer;
+mod saved;
 mod tls;
 
 mod clock;
@@ -28,6 +29,7 @@ mod stop;
 
 pub use boot::BootError;
 pub use config::{ConfigError, ConfigFile, ServerConfig};
+pub use saved::{Restored, Saved, SavedError, SavedSummary};
 pub use server::{Listeners, RunningServer, Server, StartError};
 pub use step_thread::RoleView;
 pub use stop::StopReason;

@@ -125,7 +125,7 @@ impl ServerArgs {
         serve(vec![server]).await
     }
 
-    fn resolve(self) -> anyhow::Result<ServerConfig> {
+    pub(crate) fn resolve(self) -> anyhow::Result<ServerConfig> {
         let file = match &self.config {
             None => ConfigFile::default(),
             Some(path) => {
