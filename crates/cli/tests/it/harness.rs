@@ -197,6 +197,18 @@ impl Cluster {
         }
     }
 
+    /// Servers at the same addresses, with other data, that do not run yet.
+    pub(crate) fn moved(&self) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = (1..=3).map(|n| directory.path().join(format!("s{n}")));
+        Self {
+            data: data.collect(),
+            directory,
+            ports: self.ports.clone(),
+            servers: vec![None, None, None],
+        }
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

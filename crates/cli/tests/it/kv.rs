@@ -1,9 +1,9 @@
-//! `quorate kv`, against a real etcd.
+//! `quorate kv`: the same transcript against servers of ours and against a real etcd.
 
 use std::process::Command;
 
 use crate::etcd::Etcd;
-use crate::harness::said;
+use crate::harness::{Cluster, Process, eventually, run, said};
 use crate::snapshot::check;
 
 /// Runs each line through a shell, where `quorate` is the binary under test; gives a transcript.
@@ -87,10 +87,107 @@ const SCRIPT: &str = r#"
 "#;
 
 #[test]
+fn the_key_space_is_read_written_and_watched() {
+    let cluster = Cluster::start();
+    check(
+        "kv.txt",
+        &transcript(|arguments| cluster.quorate(arguments), SCRIPT),
+    );
+}
+
+#[test]
 fn etcd_answers_the_same() {
     let Some(etcd) = Etcd::start() else { return };
     check(
         "kv.txt",
         &transcript(|arguments| etcd.quorate(arguments), SCRIPT),
     );
+}
+
+#[test]
+fn a_watch_goes_on_without_a_gap_when_its_server_is_killed() {
+    let mut cluster = Cluster::start();
+    let out = cluster.directory().join("watched");
+    let file = std::fs::File::create(&out).unwrap();
+    let watch = [
+        "kv",
+        "watch",
+        "n/",
+        "--prefix",
+        "-o",
+        "json",
+        "--changes",
+        "40",
+    ];
+    let mut watching = Process::spawn(cluster.quorate(&watch).stdout(file));
+    let lines = || std::fs::read_to_string(&out).unwrap_or_default();
+    eventually("it watches", || {
+        lines().contains("watching_from").then_some(())
+    });
+    for n in 0..40 {
+        let arguments = ["kv", "put", &format!("n/{n:02}"), "x"];
+        let arguments: Vec<&str> = arguments.iter().map(|a| &**a).collect();
+        // Of unknown outcome where the server that was asked is killed meanwhile: put again.
+        eventually("it is put", || {
+            (cluster.run(&arguments).code == 0).then_some(())
+        });
+        if n % 15 == 7 {
+            let killed = n / 15;
+            cluster.kill_server(killed);
+            cluster.start_server(killed);
+        }
+    }
+    assert_eq!(watching.wait(), 0);
+    let text = lines();
+    let changes = text.lines().skip(1).map(|line| {
+        let change: serde_json::Value = serde_json::from_str(line).unwrap();
+        (
+            change["revision"].as_u64().unwrap(),
+            change["key"].as_str().unwrap().to_owned(),
+        )
+    });
+    let changes: Vec<(u64, String)> = changes.collect();
+    // In order, each once, none left out.
+    assert!(
+        changes.windows(2).all(|pair| pair[0].0 < pair[1].0),
+        "{changes:?}"
+    );
+    let mut keys: Vec<String> = changes.into_iter().map(|(_, key)| key).collect();
+    keys.dedup();
+    let expected: Vec<String> = (0..keys.len()).map(|n| format!("n/{n:02}")).collect();
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn a_write_whose_server_cannot_commit_it_is_of_unknown_outcome() {
+    let mut cluster = Cluster::start();
+    let leader = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(cluster.leader());
+    for n in (0..3).filter(|n| *n != leader) {
+        cluster.server(n).signal(rustix::process::Signal::STOP);
+    }
+    let endpoint = cluster.endpoint(leader);
+    let said = run(crate::harness::quorate().args([
+        "--endpoints",
+        &endpoint,
+        "--timeout",
+        "1s",
+        "kv",
+        "put",
+        "a",
+        "1",
+    ]));
+    said.fails(6, "may have been applied");
+    said.hints("look whether it was done");
+    let said = run(crate::harness::quorate().args([
+        "--endpoints",
+        &endpoint,
+        "--timeout",
+        "1s",
+        "kv",
+        "get",
+        "a",
+    ]));
+    assert_eq!(said.code, 5, "{said:?}");
 }

@@ -17,5 +17,7 @@ mod harness;
 mod import;
 mod kv;
 mod kv_watch;
+mod lock;
 mod nodes;
 mod snapshot;
+mod snapshots;
