@@ -74,30 +74,30 @@ impl Generator {
             self.episode = Some(Episode::default());
             self.since_episode = 0;
         }
-        if let Some(mut episode) = self.episode.take() {
-            if let Some(drawn) = episode.batch(&mut self.rng) {
-                // The key space is asked for on behalf of users while there are any.
-                for step in drawn {
-                    steps.push(step);
-                    let asked = if episode.is_guarded() {
-                        self.rng.usize(0..5)
-                    } else {
-                        0
-                    };
-                    for _ in 0..asked {
-                        let who = episode.somebody(&mut self.rng);
-                        self.straight = true;
-                        let op = self.guarded(&who);
-                        self.straight = false;
-                        if matches!(op, Op::Watch(..)) {
-                            // A stream has one token.
-                            steps.push(plain(Op::CloseStream(USERS_STREAM)));
-                        }
-                        steps.push(Step { op, who });
+        if let Some(mut episode) = self.episode.take()
+            && let Some(drawn) = episode.batch(&mut self.rng)
+        {
+            // The key space is asked for on behalf of users while there are any.
+            for step in drawn {
+                steps.push(step);
+                let asked = if episode.is_guarded() {
+                    self.rng.usize(0..5)
+                } else {
+                    0
+                };
+                for _ in 0..asked {
+                    let who = episode.somebody(&mut self.rng);
+                    self.straight = true;
+                    let op = self.guarded(&who);
+                    self.straight = false;
+                    if matches!(op, Op::Watch(..)) {
+                        // A stream has one token.
+                        steps.push(plain(Op::CloseStream(USERS_STREAM)));
                     }
+                    steps.push(Step { op, who });
                 }
-                self.episode = Some(episode);
             }
+            self.episode = Some(episode);
         }
         if self.episode.is_none() {
             while steps.len() < BATCH.min(room) {

@@ -18,7 +18,7 @@ pub(crate) const USAGE: &str = "usage: cargo xtask etcd-diff [--ops N] [--seed S
   --etcd PATH     the real etcd; the one in PATH where not given (Debian: etcd-server)
   --quorate PATH  our binary; built and taken from beside this program where not given
   --against-etcd  compares etcd with itself
-  --plant STEP    changes one put of the other side's at or after this step, which must be found
+  --plant STEP    changes puts of the other side's from this step on, which must be found
   --self-check    both: etcd with itself without and with a planted difference
   --no-auth       leaves users, roles and permissions out
   --no-shrink     does not look for fewer operations that show a difference

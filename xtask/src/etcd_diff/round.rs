@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) ops: usize,
     /// Whether users are distinguished now and then.
     pub(crate) auth: bool,
-    /// From which step on one put of the right side's is changed.
+    /// From which step on puts of the right side's are changed.
     pub(crate) planted: Option<usize>,
 }
 
@@ -33,12 +33,11 @@ pub(crate) async fn play(left: &Program, right: &Program, plan: &Plan) -> anyhow
     let mut generator = Generator::new(plan.seed, plan.auth);
     let mut counts = Counts::default();
     let mut history: Vec<Step> = Vec::new();
-    let mut planted = plan.planted;
     while history.len() < plan.ops {
         let steps = generator.batch(plan.ops - history.len());
         let mut changed = steps.clone();
-        if planted.is_some_and(|at| at <= history.len()) && plant(&mut changed) {
-            planted = None;
+        if plan.planted.is_some_and(|at| at <= history.len()) {
+            plant(&mut changed);
         }
         let (answers, others) = tokio::join!(left.run(&steps), right.run(&changed));
         let found = differing(&steps, &answers, &others, &mut counts);
@@ -130,16 +129,13 @@ fn differing(
     None
 }
 
-/// Changes the value of a put, where there is one.
-fn plant(steps: &mut [Step]) -> bool {
-    for step in steps {
-        if let Op::Put(put) = &mut step.op
-            && !put.ignore_value
-            && !put.key.is_empty()
-        {
-            put.value = b"planted".to_vec().into();
-            return true;
-        }
+/// Changes the value of a put, where there is one. It may be refused, so the next batch changes one again.
+fn plant(steps: &mut [Step]) {
+    let mut puts = steps.iter_mut().filter_map(|step| match &mut step.op {
+        Op::Put(put) if !put.ignore_value && !put.key.is_empty() && put.lease == 0 => Some(put),
+        _ => None,
+    });
+    if let Some(put) = puts.next() {
+        put.value = b"planted".to_vec().into();
     }
-    false
 }
