@@ -96,7 +96,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
     auto_compaction_retention: Option<String>,
     /// How often a watch that was told nothing hears how far it is, if it asked for that: a time such as `10m`.
-    #[arg(long, value_name = "RETENTION", help_heading = "Key space")]
+    #[arg(long, value_name = "INTERVAL", help_heading = "Key space")]
     watch_progress_notify_interval: Option<String>,
     /// How many seconds a token of a user is good for.
     #[arg(long, value_name = "SECONDS", help_heading = "Key space")]
