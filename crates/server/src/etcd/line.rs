@@ -412,7 +412,7 @@ impl Drop for Withdraw {
     fn drop(&mut self) {
         let command = match (self.own_lease, &self.place) {
             (Some(lease), _) => Command::RevokeLease {
-                caller: None,
+                caller: self.caller.user.clone(),
                 id: lease.id.0,
             },
             (None, Some(place)) => Command::Kv {
