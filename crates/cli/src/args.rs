@@ -88,7 +88,6 @@ pub(crate) struct Careful {
 
 /// The nouns.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 pub(crate) enum Command {
     /// Run a server of the backbone.
     Server(server::ServerArgs),

@@ -570,7 +570,7 @@ mod tests {
             DataDir::open(&path),
             Err(StorageError::NewerFormat {
                 found: 9,
-                supported: 1,
+                supported: IDENTITY_FORMAT,
                 ..
             })
         ));

@@ -20,7 +20,10 @@ trait Keys {
                 5 | 6 => None,
                 // Deleted by the attempt before.
                 3 if arguments[1] == "del" => Some(()),
-                _ => Some(drop(said.ok())),
+                _ => {
+                    said.ok();
+                    Some(())
+                }
             }
         });
     }

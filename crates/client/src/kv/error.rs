@@ -208,12 +208,12 @@ fn meaning(status: &Status) -> (ErrorKind, KvFault) {
 mod tests {
     use super::*;
 
-    fn check(status: &Status, kind: ErrorKind, fault: KvFault, maybe_applied: bool) {
+    fn check(status: &Status, kind: &ErrorKind, fault: KvFault, maybe_applied: bool) {
         let attempt = Attempt::from_status("s1", status);
         assert_eq!(attempt.fault(), fault, "{status:?}");
         assert_eq!(attempt.may_be_applied(), maybe_applied, "{status:?}");
         let error = attempt.of_write("put a");
-        assert_eq!(*error.kind(), kind, "{status:?}");
+        assert_eq!(error.kind(), kind, "{status:?}");
         let says = error.to_string().contains("may have been applied");
         assert_eq!(says, maybe_applied, "{error}");
     }
@@ -223,35 +223,35 @@ mod tests {
         let compacted = "etcdserver: mvcc: required revision has been compacted";
         check(
             &Status::out_of_range(compacted),
-            ErrorKind::Invalid,
+            &ErrorKind::Invalid,
             KvFault::Compacted,
             false,
         );
         let no_lease = "etcdserver: requested lease not found";
         check(
             &Status::not_found(no_lease),
-            ErrorKind::Invalid,
+            &ErrorKind::Invalid,
             KvFault::LeaseNotFound,
             false,
         );
         let full = "etcdserver: mvcc: database space exceeded";
         check(
             &Status::resource_exhausted(full),
-            ErrorKind::Denied,
+            &ErrorKind::Denied,
             KvFault::NoSpace,
             false,
         );
         let busy = "etcdserver: too many requests";
         check(
             &Status::resource_exhausted(busy),
-            ErrorKind::Retry,
+            &ErrorKind::Retry,
             KvFault::Other,
             false,
         );
         let token = "etcdserver: invalid auth token";
         check(
             &Status::unauthenticated(token),
-            ErrorKind::Denied,
+            &ErrorKind::Denied,
             KvFault::Unauthenticated,
             false,
         );
@@ -268,14 +268,14 @@ mod tests {
         ] {
             check(
                 &Status::new(code, "etcdserver: request timed out"),
-                ErrorKind::Unknown,
+                &ErrorKind::Unknown,
                 KvFault::Other,
                 true,
             );
         }
         check(
             &Status::internal("a fault"),
-            ErrorKind::Unknown,
+            &ErrorKind::Unknown,
             KvFault::Other,
             true,
         );
