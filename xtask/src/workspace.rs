@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// Folders that hold nothing of ours.
-const SKIPPED: &[&str] = &["target", ".git"];
+const SKIPPED: &[&str] = &["target", ".git", "node_modules", "venv"];
 
 /// The folder of the root manifest.
 pub(crate) fn root() -> PathBuf {
