@@ -26,8 +26,8 @@ fn granted(outcome: Outcome) -> SessionKey {
     }
 }
 
-fn refused(outcome: Outcome, error: KvError) {
-    assert_eq!(outcome, Err(Rejection::Kv(error)));
+fn refused(outcome: &Outcome, error: KvError) {
+    assert_eq!(*outcome, Err(Rejection::Kv(error)));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn lease_is_a_session_without_a_node_under_the_id_asked_for() {
     let session = w.state.session(key.id).unwrap();
     assert_eq!((session.ttl_ms, &session.node), (5_000, &None));
     refused(
-        grant(&mut w, 1 << 62, 5_000),
+        &grant(&mut w, 1 << 62, 5_000),
         KvError::LeaseExists { lease: 1 << 62 },
     );
     assert_eq!(w.stored().digest(), w.state.digest());
@@ -52,7 +52,7 @@ fn native_sessions_skip_ids_that_leases_have() {
     }
     assert_eq!(w.open("a").id, SessionId(3));
     assert_eq!(w.open("b").id, SessionId(5));
-    refused(grant(&mut w, 3, 5_000), KvError::LeaseExists { lease: 3 });
+    refused(&grant(&mut w, 3, 5_000), KvError::LeaseExists { lease: 3 });
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn id_granted_again_is_another_session() {
     w.expire(&[first]);
     assert!(w.state.session(SessionId(7)).is_some());
     w.expire(&[second]);
-    refused(revoke(&mut w, 7), KvError::LeaseNotFound { lease: 7 });
+    refused(&revoke(&mut w, 7), KvError::LeaseNotFound { lease: 7 });
 }
 
 #[test]
@@ -77,11 +77,14 @@ fn ttl_is_raised_to_the_least_and_refused_over_the_most() {
         matches!(granted, Ok(Reply::LeaseGranted { ttl_ms, .. }) if ttl_ms == LEASE_TTL_MS_MIN)
     );
     assert!(grant(&mut w, 2, LEASE_TTL_MS_MAX).is_ok());
-    refused(grant(&mut w, 3, LEASE_TTL_MS_MAX + 1), KvError::TtlTooLarge);
+    refused(
+        &grant(&mut w, 3, LEASE_TTL_MS_MAX + 1),
+        KvError::TtlTooLarge,
+    );
     for found in [0, LEASE_ID_MAX + 1, u64::MAX] {
         let max = LEASE_ID_MAX;
         refused(
-            grant(&mut w, found, 5_000),
+            &grant(&mut w, found, 5_000),
             KvError::LeaseIdOutOfBounds { found, max },
         );
     }
@@ -95,7 +98,7 @@ fn session_of_a_node_is_not_revoked_as_a_lease() {
         lease: session.id.0,
         node: "a".into(),
     };
-    refused(revoke(&mut w, session.id.0), error);
+    refused(&revoke(&mut w, session.id.0), error);
     assert_eq!(w.state.node(&node("a")).unwrap().session, Some(session.id));
 }
 

@@ -40,7 +40,7 @@ fn draw_token_key() -> Result<Secret, Status> {
     Ok(Secret::from(key.as_slice()))
 }
 
-fn permission(permission: authpb::Permission) -> Result<Permission, AuthError> {
+fn permission(permission: &authpb::Permission) -> Result<Permission, AuthError> {
     let access = match authpb::permission::Type::try_from(permission.perm_type) {
         Ok(authpb::permission::Type::Read) => Access::Read,
         Ok(authpb::permission::Type::Write) => Access::Write,
@@ -324,7 +324,7 @@ impl Auth for Etcd {
         self.consult(&request, AuthStore::check_admin).await?;
         let permission = perm
             .ok_or(AuthError::PermissionNotGiven)
-            .and_then(permission)
+            .and_then(|asked| permission(&asked))
             .map_err(|error| errors::of_auth(&error))?;
         let change = AuthChange::GrantPermission { role, permission };
         let header = self.change(&request, change).await?;
