@@ -7,23 +7,18 @@ use crate::workspace;
 /// Dependencies without a reason, and packages that state a version of their own.
 pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut problems = without_reason(&workspace::read(&root.join("Cargo.toml"))?);
-    // `fuzz/` is a workspace of its own: its dependencies have versions and state their reasons in place.
-    let own = root.join("fuzz").join("Cargo.toml");
-    if own.is_file() {
-        let manifest = workspace::read(&own)?;
-        problems.extend(without_reason_in(
-            &workspace::shown(&own, root),
-            "dependencies",
-            &manifest,
-        ));
-    }
     for path in workspace::files(root, "Cargo.toml")? {
-        if path != root.join("Cargo.toml") && path != own {
-            problems.extend(own_versions(
-                &workspace::shown(&path, root),
-                &workspace::read(&path)?,
-            ));
+        if path == root.join("Cargo.toml") {
+            continue;
         }
+        let (shown, manifest) = (workspace::shown(&path, root), workspace::read(&path)?);
+        // A workspace of its own (`fuzz/`, `clients/rust/`): its dependencies have versions and state their reasons in place.
+        let is_own = manifest.lines().any(|line| line.trim() == "[workspace]");
+        problems.extend(if is_own {
+            without_reason_in(&shown, "dependencies", &manifest)
+        } else {
+            own_versions(&shown, &manifest)
+        });
     }
     Ok(problems)
 }
