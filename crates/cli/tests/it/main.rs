@@ -19,5 +19,7 @@ mod kv;
 mod kv_watch;
 mod lock;
 mod nodes;
+mod queues;
+mod servers;
 mod snapshot;
 mod snapshots;
