@@ -51,6 +51,10 @@ pub enum Plant {
     SnapshotIsEmpty,
     /// Server clocks run far slower than the bound allows.
     ServersCountSlowly,
+    /// A watcher of keys goes on at a new server with what comes next there.
+    KeyWatchForgetsRevision,
+    /// A lease's owner counts its TTL from the answer.
+    LeaseFromReply,
     /// A server passes conditional writes on without their conditions.
     DropConditions,
 }
