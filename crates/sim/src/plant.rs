@@ -53,8 +53,6 @@ pub enum Plant {
     ServersCountSlowly,
     /// A watcher of keys goes on at a new server with what comes next there.
     KeyWatchForgetsRevision,
-    /// A lease's owner counts its TTL from the answer.
-    LeaseFromReply,
     /// A server passes conditional writes on without their conditions.
     DropConditions,
 }

@@ -9,7 +9,6 @@ use quorate_types::LogIndex;
 
 use super::Operation;
 use crate::clock::Moment;
-use crate::plant::Plant;
 use crate::world::World;
 
 /// Ids that callers choose begin above those that the cluster gives.
@@ -136,12 +135,7 @@ impl World {
 
     /// The lease lives for a TTL from when what was answered was sent.
     fn count_on(&mut self, caller: usize, session: SessionKey, ttl_ms: u64, sent: Moment) {
-        let counted_from = if self.is_planted(Plant::LeaseFromReply) {
-            self.now
-        } else {
-            sent
-        };
-        let valid = counted_from + Duration::from_millis(ttl_ms);
+        let valid = sent + Duration::from_millis(ttl_ms);
         self.callers[caller].lease = Some(session);
         let verdict = self.checkers.sessions.on_valid(session, valid);
         self.judge(verdict);
