@@ -17,7 +17,6 @@ mod pending;
 mod replica;
 mod revocation;
 mod status;
-mod taken;
 #[cfg(test)]
 mod tests;
 

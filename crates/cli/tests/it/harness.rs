@@ -166,12 +166,20 @@ pub(crate) struct Cluster {
     ports: Vec<(u16, u16)>,
     data: Vec<PathBuf>,
     servers: Vec<Option<Process>>,
+    /// What every server is started with beside its addresses.
+    flags: Vec<String>,
 }
 
 impl Cluster {
     /// Starts three servers and waits until they have a leader.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, each with these flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let mut cluster = Self::prepare();
+        cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         for n in 0..3 {
             cluster.start_server(n);
         }
@@ -194,6 +202,7 @@ impl Cluster {
             ports,
             data,
             servers: vec![None, None, None],
+            flags: Vec::new(),
         }
     }
 
@@ -206,6 +215,7 @@ impl Cluster {
             directory,
             ports: self.ports.clone(),
             servers: vec![None, None, None],
+            flags: Vec::new(),
         }
     }
 
@@ -249,7 +259,8 @@ impl Cluster {
             ])
             .args(["--client-listen", client, "--peer-listen", peer])
             .arg("--data-dir")
-            .arg(&self.data[n]);
+            .arg(&self.data[n])
+            .args(&self.flags);
         command
     }
 

@@ -15,12 +15,12 @@ use crate::harness::{Cluster, eventually};
 /// What a watcher was told: value by revision.
 type Told = BTreeMap<u64, String>;
 
-fn client(endpoint: &str) -> Client {
+fn client(endpoints: impl IntoIterator<Item = String>) -> Client {
     let options = ClientOptions {
         timeout: Duration::from_secs(20),
         ..ClientOptions::default()
     };
-    Client::lazy([endpoint.to_owned()], options).expect("the endpoint is well-formed")
+    Client::lazy(endpoints, options).expect("the endpoints are well-formed")
 }
 
 /// Follows the keys at one server; whenever told of another, at that one from the next revision on. Ends at the value `end`.
@@ -36,7 +36,7 @@ async fn follow(mut endpoint: watch::Receiver<String>) -> (Told, usize) {
         let moved = async |endpoint: &mut watch::Receiver<String>| {
             endpoint.changed().await.expect("the test holds the sender");
         };
-        let kv = client(&at).kv();
+        let kv = client([at]).kv();
         let mut watching = tokio::select! {
             watching = kv.watch(options) => watching.expect("the server serves it"),
             () = moved(&mut endpoint) => continue,
@@ -86,7 +86,9 @@ async fn watches_go_on_without_a_gap_when_the_leader_is_killed() {
         .unzip();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
-        let kv = client(&cluster.endpoint((leader + 1) % 3)).kv();
+        // Tries all servers, the one that is killed first.
+        let endpoints = (leader..leader + 3).map(|n| cluster.endpoint(n % 3));
+        let kv = client(endpoints).kv();
         let stop = Arc::clone(&stop);
         tokio::spawn(async move {
             let mut acknowledged = Told::new();
@@ -114,7 +116,7 @@ async fn watches_go_on_without_a_gap_when_the_leader_is_killed() {
             acknowledged
         })
     };
-    let survivor_kv = client(&cluster.endpoint((leader + 2) % 3)).kv();
+    let survivor_kv = client([cluster.endpoint((leader + 2) % 3)]).kv();
     let revision = async || {
         let read = Read::of(KeyRange::prefix("key/")).serializable();
         let header = survivor_kv
@@ -126,17 +128,20 @@ async fn watches_go_on_without_a_gap_when_the_leader_is_killed() {
     };
     let survivor = (leader + 2) % 3;
     while revision().await < 50 {
+        assert!(!writer.is_finished(), "the writer gave up");
         tokio::task::yield_now().await;
     }
     let at_kill = revision().await;
     tokio::task::block_in_place(|| cluster.kill_server(leader));
     moves[leader].send_replace(cluster.endpoint(survivor));
     while revision().await < at_kill + 50 {
+        assert!(!writer.is_finished(), "the writer gave up");
         tokio::task::yield_now().await;
     }
     stop.store(true, Ordering::Relaxed);
     let acknowledged = writer.await.expect("the writer finishes");
     let last = *acknowledged.keys().last().expect("something was written");
+    let mut whole = Told::new();
     for (n, watcher) in watchers.into_iter().enumerate() {
         let (told, watches) = watcher.await.expect("the watcher finishes");
         assert!(told.keys().copied().eq(2..=last), "watcher {n} has a gap");
@@ -144,6 +149,7 @@ async fn watches_go_on_without_a_gap_when_the_leader_is_killed() {
         for (revision, value) in &acknowledged {
             assert_eq!(told.get(revision), Some(value), "watcher {n}");
         }
+        whole = told;
     }
     tokio::task::block_in_place(|| {
         cluster.start_server(leader);
@@ -151,4 +157,14 @@ async fn watches_go_on_without_a_gap_when_the_leader_is_killed() {
             (cluster.run(&["kv", "get", "key/0", "--timeout", "5s"]).code == 0).then_some(())
         });
     });
+    // What was killed has every write, at the revision that was acknowledged, and nothing else.
+    let (_alone, endpoint) = watch::channel(cluster.endpoint(leader));
+    let (told, _) = follow(endpoint).await;
+    assert!(told == whole, "the restarted server tells another history");
+    let read = Read::of(KeyRange::prefix("key/"));
+    let found = client([cluster.endpoint(leader)]).kv().range(read).await;
+    for kv in found.expect("the server serves it").kvs {
+        let revision = kv.mod_revision.unsigned_abs();
+        assert_eq!(whole.get(&revision).map(String::as_bytes), Some(&*kv.value));
+    }
 }

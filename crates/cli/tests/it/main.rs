@@ -16,6 +16,8 @@ mod faults;
 mod harness;
 mod import;
 mod kv;
+mod kv_leases;
+mod kv_truth;
 mod kv_watch;
 mod lock;
 mod nodes;

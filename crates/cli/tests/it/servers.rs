@@ -4,12 +4,17 @@ use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use quorate_wire::etcd::etcdserverpb::RangeRequest;
+use quorate_wire::etcd::etcdserverpb::kv_client::KvClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
 use crate::harness::Cluster;
+
+/// Far beyond what any call takes, waiting ones included.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Connections to all servers; clones share them.
 #[derive(Clone)]
@@ -50,7 +55,12 @@ impl Servers {
     where
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        let begun = Instant::now();
         for at in first.. {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no server gave a definite answer"
+            );
             match call(self.channel(at)).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => {
@@ -65,5 +75,21 @@ impl Servers {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         unreachable!("no number of attempts is the last")
+    }
+
+    /// A server that serves.
+    pub(crate) async fn serving(&self) -> usize {
+        let begun = Instant::now();
+        for at in (0..self.channels.len()).cycle() {
+            let read = RangeRequest {
+                key: "any".into(),
+                ..RangeRequest::default()
+            };
+            if KvClient::new(self.channel(at)).range(read).await.is_ok() {
+                return at;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no server serves");
+        }
+        unreachable!("the servers go round")
     }
 }
