@@ -17,6 +17,7 @@ mod pending;
 mod replica;
 mod revocation;
 mod status;
+mod taken;
 #[cfg(test)]
 mod tests;
 

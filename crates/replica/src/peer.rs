@@ -12,7 +12,7 @@ pub enum PeerMessage {
     /// The backbone protocol.
     Consensus(Message<Envelope>),
     /// Calls of the sender's clients, for the leader. A receiver that does not lead refuses them: nothing is forwarded twice, so
-    /// forwarding never loops.
+    /// forwarding never loops. A command that comes again is not taken in again, nor answered (ADR forwarded-calls-are-taken-once).
     Forward {
         /// The sender's process: call numbers start over with each, so an answer to an earlier process must not count.
         incarnation: u64,

@@ -14,6 +14,7 @@ use crate::peer::PeerMessage;
 use crate::pending::{Forwarded, Origin, Pending, Queued};
 use crate::revocation::Revocations;
 use crate::status::Status;
+use crate::taken::Taken;
 
 /// One server of the backbone, without its I/O.
 ///
@@ -30,6 +31,7 @@ pub struct Replica {
     pub(crate) revocations: Revocations,
     pub(crate) lead: Option<Lead>,
     pub(crate) applied: Applied,
+    taken: Taken,
     /// The leader last announced by consensus.
     known_leader: Option<ReplicaId>,
     /// When the step before this ran.
@@ -62,6 +64,7 @@ impl Replica {
             revocations,
             lead: None,
             applied: Applied::from_snapshot(snapshot.index),
+            taken: Taken::default(),
             known_leader: None,
             last_step: now,
             due,
@@ -206,6 +209,10 @@ impl Replica {
             }
             PeerMessage::Forward { incarnation, calls } => {
                 for (call, request) in calls {
+                    if !self.taken.take(from, incarnation, call, &request) {
+                        // Whoever took it in answers it.
+                        continue;
+                    }
                     self.take_call(
                         now,
                         Origin::Peer {

@@ -8,21 +8,24 @@ use std::time::Duration;
 
 use quorate_coord::{
     Command, DeposeQuorum, ElectionPolicy, GroupSpec, NodeAdmission, Outcome, OverduePolicy,
-    Rejection, Reply, RequestKey, TransferMode,
+    Rejection, Reply, RequestKey, SessionKey, TransferMode,
 };
 use quorate_replica::{Request, Response};
 use quorate_types::{LogIndex, RequestId, Revision, TraceId};
 
 use crate::checkers::Violation;
 use crate::checkers::acknowledged_writes_survive::Fate;
+use crate::clock::Moment;
 use crate::node::{proposal, trace_of};
 use crate::plant::Plant;
 use crate::stream::{Sender, Up};
 use crate::world::{Event, World};
 
 pub(crate) mod keys;
+mod leases;
 
-use keys::{KEYS, KeyCall};
+use keys::KeyCall;
+use leases::LeaseCall;
 
 /// An operation on its way.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ struct Operation {
     writes: Option<usize>,
     /// The call of a key that it is.
     key: Option<KeyCall>,
+    /// What it does with the caller's lease.
+    lease: Option<LeaseCall>,
+    /// It was refused since it was last sent: nothing came of it, and it may be sent again.
+    refused: bool,
 }
 
 impl Operation {
@@ -44,7 +51,14 @@ impl Operation {
             floor,
             writes: None,
             key: None,
+            lease: None,
+            refused: false,
         }
+    }
+
+    /// Whether sending it again would be another request: the key space's API has no request ids.
+    fn is_once(&self) -> bool {
+        matches!(&self.request, Request::Propose(proposal) if proposal.request == RequestKey::Unkeyed)
     }
 }
 
@@ -65,7 +79,11 @@ pub(crate) struct Caller {
     known: BTreeMap<usize, Known>,
     specs: u64,
     /// The revisions at which it last saw the keys that all callers write.
-    keys_seen: [Option<Revision>; KEYS],
+    keys_seen: BTreeMap<usize, Revision>,
+    /// The lease that it was granted.
+    lease: Option<SessionKey>,
+    /// When it last sent something.
+    sent_at: Moment,
     /// To be done before anything else.
     pub(crate) tasks: VecDeque<Command>,
 }
@@ -77,7 +95,9 @@ impl Caller {
             current: None,
             known: BTreeMap::new(),
             specs: 0,
-            keys_seen: [None; KEYS],
+            keys_seen: BTreeMap::new(),
+            lease: None,
+            sent_at: Moment::default(),
             tasks: VecDeque::new(),
         }
     }
@@ -100,6 +120,13 @@ impl World {
             }
             let begun = self.choose(caller);
             self.callers[caller].current = Some(begun);
+        } else if self.lets_go(caller) {
+            let this = &mut self.callers[caller];
+            this.operation += 1;
+            let operation = this.operation;
+            let at = self.now + self.think();
+            self.at(at, Event::Caller { caller, operation });
+            return;
         } else if self.is_planted(Plant::RetryWithNewKey) {
             self.rekey(caller);
         }
@@ -107,7 +134,9 @@ impl World {
         let this = &mut self.callers[caller];
         this.operation += 1;
         let operation = this.operation;
-        let current = this.current.as_ref().expect("an operation is on its way");
+        this.sent_at = self.now;
+        let current = this.current.as_mut().expect("an operation is on its way");
+        current.refused = false;
         let message = Up::Call {
             floor: current.floor,
             request: current.request.clone(),
@@ -126,6 +155,7 @@ impl World {
             request: Request::Propose(proposal),
             ..
         }) = &mut self.callers[caller].current
+            && proposal.request != RequestKey::Unkeyed
         {
             proposal.request = RequestKey::Caller(id);
         }
@@ -159,11 +189,15 @@ impl World {
                 this.current.as_ref().map(|c| &c.request),
                 Some(Request::TransferLeader { .. })
             );
+        if let Some(current) = this.current.as_mut() {
+            current.refused = matches!(response, Response::Refused(_));
+        }
         let wait = if retries {
             Duration::from_millis(self.random.u64(20..300))
         } else if let Some(done) = this.current.take() {
             self.stats.operations += 1;
             self.key_answered(caller, &done, &response);
+            self.lease_answered(caller, &done, &response);
             if let Response::Applied { outcome, index } = response {
                 let verdict = self.checkers.acknowledged.on_acknowledged(
                     index,
@@ -196,6 +230,9 @@ impl World {
         }
         if self.random.u8(..5) == 0 {
             return self.key_operation(caller);
+        }
+        if self.random.u8(..8) == 0 {
+            return self.lease_operation(caller);
         }
         let owned: Vec<usize> = (0..self.groups.len())
             .filter(|group| group % self.callers.len() == caller)
@@ -267,15 +304,23 @@ impl World {
                 .on_fate(&self.groups[group], Fate::Unknown);
         }
         Operation {
-            request,
             trace,
-            floor,
             writes,
-            key: None,
+            ..Operation::plain(request, floor)
         }
     }
 
-    fn random_session(&mut self) -> Option<quorate_coord::SessionKey> {
+    /// A command that nobody tells from its repetition.
+    fn propose_once(&mut self, command: Command, floor: LogIndex) -> Operation {
+        let trace = TraceId(self.random.u128(..) | 1);
+        let request = proposal(RequestKey::Unkeyed, trace, command);
+        Operation {
+            trace,
+            ..Operation::plain(Request::Propose(Box::new(request)), floor)
+        }
+    }
+
+    fn random_session(&mut self) -> Option<SessionKey> {
         let node = self.random.usize(..self.nodes.len());
         if self.random.bool() {
             return self.nodes[node].session;

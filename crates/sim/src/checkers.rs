@@ -21,6 +21,8 @@ pub mod changes_hands_bounded;
 pub mod deposed_by_quorum;
 pub mod drained_work_is_settled;
 pub mod exactly_once;
+pub mod key_space_follows_rules;
+pub mod key_watches_unbroken;
 pub mod keys_are_linearizable;
 pub mod lifecycle_follows_table;
 pub mod logs_agree;
@@ -94,6 +96,10 @@ pub struct Checkers {
     pub full: snapshots_equal_log::FullLog,
     /// Guarantee 2, by values.
     pub keys: keys_are_linearizable::Keys,
+    /// Guarantee 2, for the key space.
+    pub key_space: key_space_follows_rules::KeySpace,
+    /// Guarantee 2, for watches of keys.
+    pub key_watches: key_watches_unbroken::KeyWatches,
     /// Guarantee 2, for watches.
     pub watches: watch_streams_unbroken::Watches,
     /// Guarantee 9, for sessions.
@@ -145,6 +151,7 @@ impl Checkers {
             self.deposals.on_committed(entry, state),
             self.positions.on_committed(entry, state),
             self.polls.on_committed(entry, state),
+            self.key_space.on_committed(entry, envelope, state),
         ];
         verdicts
             .into_iter()
@@ -183,6 +190,17 @@ impl Checkers {
                 "exactly_once: sessions' repeated",
                 self.once.session_repeats,
             ),
+            ("key_space_follows_rules", self.key_space.checked),
+            (
+                "key_space_follows_rules: leases with keys ended",
+                self.key_space.ended,
+            ),
+            ("key_watches_unbroken", self.key_watches.checked),
+            (
+                "key_watches_unbroken: compacted",
+                self.key_watches.compacted,
+            ),
+            ("key_watches_unbroken: progress", self.key_watches.progress),
             ("keys_are_linearizable", self.keys.checked),
             ("keys_are_linearizable: never known", self.keys.unknown),
             ("lifecycle_follows_table", self.lifecycle.checked),

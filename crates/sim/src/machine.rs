@@ -102,6 +102,8 @@ pub(crate) struct Running {
     pub(crate) steps: u64,
     /// What watchers read.
     pub(crate) feed: crate::watch::Ring,
+    /// Watches of keys.
+    pub(crate) key_watches: crate::key_watch::Watches,
     /// A snapshot is being saved.
     pub(crate) saving: bool,
 }
@@ -549,6 +551,7 @@ impl World {
             let events = applied.iter().map(|entry| entry.events.len()).sum();
             running.feed.push(applied.into(), events);
         }
+        self.dispatch_keys(server, false);
     }
 
     pub(crate) fn on_job(&mut self, server: usize, boot: u32, job: Box<Job>) {

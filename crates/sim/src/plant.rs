@@ -51,6 +51,8 @@ pub enum Plant {
     SnapshotIsEmpty,
     /// Server clocks run far slower than the bound allows.
     ServersCountSlowly,
+    /// A watcher of keys goes on at a new server with what comes next there.
+    KeyWatchForgetsRevision,
     /// A server passes conditional writes on without their conditions.
     DropConditions,
 }

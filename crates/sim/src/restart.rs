@@ -211,6 +211,7 @@ impl World {
             term: recovered.vote.term,
             voted_for: recovered.vote.voted_for,
         };
+        let key_watches = crate::key_watch::watches(state.kv().revision(), &mut self.random);
         let boot = Boot {
             consensus: ConsensusBoot {
                 hard_state,
@@ -232,6 +233,7 @@ impl World {
             streams: Vec::new(),
             steps: 0,
             feed: crate::watch::ring(&mut self.random),
+            key_watches,
             saving: false,
         })
     }

@@ -15,6 +15,7 @@ use crate::calm::Calm;
 use crate::checkers::{Checkers, Verdict, Violation};
 use crate::clock::{Clock, Moment};
 use crate::faults::{OldDisk, SnapshotCut};
+use crate::key_watch::{KEY_WATCHERS, KeyWatcher};
 use crate::machine::{Job, Server};
 use crate::network::Network;
 use crate::node::{Node, Timer};
@@ -101,6 +102,8 @@ pub(crate) enum Event {
     },
     /// A watcher looks.
     Watch { watcher: usize },
+    /// A watcher of keys looks.
+    KeyWatch { watcher: usize },
     /// A planned fault strikes.
     Fault(usize),
     /// A lasting fault ends.
@@ -167,10 +170,13 @@ pub struct World {
     pub(crate) stream_next: u64,
     pub(crate) call_next: u64,
     pub(crate) watchers: Vec<Watcher>,
+    pub(crate) key_watchers: Vec<KeyWatcher>,
     /// Tells pieces of holders' work apart.
     pub(crate) piece_next: u64,
     /// Tells writes of callers' shared keys apart.
     pub(crate) key_tag: u64,
+    /// The key of the key space that callers write now.
+    pub(crate) kv_key: usize,
     /// Sessions without a node that callers opened.
     pub(crate) loose_sessions: Vec<SessionKey>,
     /// The cuts that each fault of the plan made.
@@ -243,8 +249,10 @@ impl World {
             stream_next: 0,
             call_next: 0,
             watchers: Vec::new(),
+            key_watchers: Vec::new(),
             piece_next: 0,
             key_tag: 0,
+            kv_key: crate::caller::keys::GROUPS,
             loose_sessions: Vec::new(),
             cuts: Vec::new(),
             snapshot_cuts: Vec::new(),
@@ -282,6 +290,11 @@ impl World {
             world.watchers.push(Watcher::default());
             let start = Duration::from_millis(world.random.u64(100..2_000));
             world.at(Moment::default() + start, Event::Watch { watcher });
+        }
+        for watcher in 0..KEY_WATCHERS {
+            world.key_watchers.push(KeyWatcher::default());
+            let start = Duration::from_millis(world.random.u64(100..2_000));
+            world.at(Moment::default() + start, Event::KeyWatch { watcher });
         }
         for caller in 0..world.setup.callers {
             world.callers.push(Caller::new());
@@ -454,6 +467,7 @@ impl World {
             Event::Caller { caller, operation } => self.on_caller(caller, operation),
             Event::Write { group, write } => self.on_resource_write(group, &write),
             Event::Watch { watcher } => self.on_watch(watcher),
+            Event::KeyWatch { watcher } => self.on_key_watch(watcher),
             Event::Fault(at) => self.strike(at),
             Event::FaultEnds(at) => self.relent(at),
             Event::FaultStep { at, step } => self.fault_goes_on(at, step),

@@ -71,6 +71,16 @@ fn conditional_writes_without_their_conditions_are_caught() {
 }
 
 #[test]
+fn a_watcher_of_keys_that_forgets_where_it_was_is_caught() {
+    check(
+        Plant::KeyWatchForgetsRevision,
+        "key_watches_unbroken",
+        20,
+        |_| {},
+    );
+}
+
+#[test]
 fn no_checker_is_idle_and_the_whole_table_is_met() {
     let mut stats = Stats::default();
     for seed in 0..36 {
