@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completion, contend, contract, dev, group, guard, import, kv, lock, node, server, session,
-    snapshot, status, why,
+    completion, contend, contract, dev, group, guard, import, kv, lease, lock, node, server,
+    session, snapshot, status, why,
 };
 use crate::exit::HELP;
 use crate::output::Format;
@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Session(session::SessionArgs),
     /// The key space: keys with values, their history, conditions and changes.
     Kv(kv::KvArgs),
+    /// Leases: what keys can be attached to, to go when it ends.
+    Lease(lease::LeaseArgs),
     /// Hold a lock, and run COMMAND while it is held, and only then.
     #[command(after_help = lock::EXAMPLES)]
     Lock(lock::LockArgs),

@@ -8,6 +8,7 @@ pub(crate) mod group;
 pub(crate) mod guard;
 pub(crate) mod import;
 pub(crate) mod kv;
+pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod moves;
 pub(crate) mod node;

@@ -67,6 +67,7 @@ fn start(context: Context, command: Command) -> anyhow::Result<u8> {
             Command::Node(node) => node.run(&context).await,
             Command::Session(session) => session.run(&context).await,
             Command::Kv(kv) => kv.run(&context).await,
+            Command::Lease(lease) => lease.run(&context).await,
             Command::Import(import) => import.run(&context).await,
             Command::Snapshot(snapshot) => snapshot.run(&context).await,
             Command::Lock(lock) => lock.run(&context).await,

@@ -194,7 +194,7 @@ impl Pair {
     }
 }
 
-fn count_of(number: i64, noun: &str) -> String {
+pub(crate) fn count_of(number: i64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

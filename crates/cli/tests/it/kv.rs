@@ -191,3 +191,59 @@ fn a_write_whose_server_cannot_commit_it_is_of_unknown_outcome() {
     ]));
     assert_eq!(said.code, 5, "{said:?}");
 }
+
+const LEASES: &str = r#"
+    quorate lease grant 600s --id 4d
+    quorate lease grant 10m --id 0x4e -o json
+    quorate lease grant 600 --id 4d
+    quorate lease grant 1500ms
+    quorate lease grant 0
+    quorate lease list
+    quorate kv put members/n1 up --lease 4d
+    quorate kv put members/n2 up --lease 4d
+    quorate lease ttl 4d | sed 's/[0-9]* s left/N s left/'
+    quorate lease ttl 4d --keys | sed 's/[0-9]* s left/N s left/'
+    quorate lease ttl 4d --keys --encoding hex -o json | sed 's/seconds": [0-9]*/seconds": N/'
+    quorate lease ttl s78 | sed 's/[0-9]* s left/N s left/'
+    quorate lease ttl 999
+    quorate lease keep-alive 4d --once
+    quorate lease keep-alive 4d --once -o json
+    quorate lease keep-alive 999
+    quorate lease keep-alive nonsense
+    quorate lease revoke 4d --dry-run
+    quorate lease revoke 4d
+    quorate lease revoke 4d
+    quorate lease revoke 4e -o json
+    quorate kv get members/ --prefix --count-only
+    quorate lease list -o json
+"#;
+
+#[test]
+fn leases_are_granted_kept_shown_and_revoked() {
+    let cluster = Cluster::start();
+    let transcript = transcript(|arguments| cluster.quorate(arguments), LEASES);
+    check("lease.txt", &transcript);
+}
+
+#[test]
+fn etcd_answers_the_same_of_leases() {
+    let Some(etcd) = Etcd::start() else { return };
+    let transcript = transcript(|arguments| etcd.quorate(arguments), LEASES);
+    check("lease.txt", &transcript);
+}
+
+#[test]
+fn a_lease_is_kept_alive_until_it_is_revoked_by_another() {
+    let cluster = Cluster::start();
+    cluster.run(&["lease", "grant", "1s", "--id", "7"]).ok();
+    let out = cluster.directory().join("kept");
+    let file = std::fs::File::create(&out).unwrap();
+    let mut keeping = Process::spawn(cluster.quorate(&["lease", "keep-alive", "7"]).stdout(file));
+    // So often that it would have ended several times.
+    eventually("it is kept alive", || {
+        let text = std::fs::read_to_string(&out).unwrap_or_default();
+        (text.lines().count() > 8).then_some(())
+    });
+    cluster.run(&["lease", "revoke", "7"]).ok();
+    assert_eq!(keeping.wait(), 3);
+}
