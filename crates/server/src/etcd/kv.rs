@@ -182,10 +182,9 @@ impl Kv for Etcd {
             caller: caller.user.clone(),
             revision,
         };
-        let Reply::Compacted { revision: now } = self.apply(&caller, command).await? else {
-            return Err(Status::internal(
-                "quorate: a compaction was answered with something else",
-            ));
+        let now = match self.apply(&caller, command).await? {
+            Reply::Compacted { revision } => revision,
+            other => return Err(errors::unexpected(&other)),
         };
         if physical {
             self.swept(u64::try_from(revision).unwrap_or(0)).await;

@@ -151,10 +151,9 @@ impl Lease for Etcd {
             caller: caller.user.clone(),
             id: request.get_ref().id.cast_unsigned(),
         };
-        let Reply::LeaseRevoked { revision } = self.apply(&caller, command).await? else {
-            return Err(Status::internal(
-                "quorate: a revocation was answered with something else",
-            ));
+        let revision = match self.apply(&caller, command).await? {
+            Reply::LeaseRevoked { revision } => revision,
+            other => return Err(errors::unexpected(&other)),
         };
         Ok(Response::new(pb::LeaseRevokeResponse {
             header: Some(self.header(revision)),

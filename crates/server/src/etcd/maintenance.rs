@@ -112,10 +112,9 @@ impl Maintenance for Etcd {
                     member,
                     kind,
                 };
-                let Reply::Alarmed { was_on } = self.apply(&caller, command).await? else {
-                    return Err(Status::unavailable(
-                        "quorate: an alarm was answered with something else",
-                    ));
+                let was_on = match self.apply(&caller, command).await? {
+                    Reply::Alarmed { was_on } => was_on,
+                    other => return Err(errors::unexpected(&other)),
                 };
                 let told = was_on || action == AlarmAction::Raise;
                 Vec::from_iter(told.then(|| alarm_member((kind, member))))
