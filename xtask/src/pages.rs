@@ -1,5 +1,6 @@
 //! What our pages list of the code is complete and exists: configuration fields, error codes, metrics, checkers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::workspace;
@@ -39,9 +40,10 @@ pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
     }
 
     let etcd_page = read("docs/etcd-compatibility.md")?;
-    let protos = workspace::files(&root.join("proto/etcd"), ".proto")?;
-    for path in protos {
-        for name in named_in_proto(&workspace::read(&path)?) {
+    let mut proto = String::new();
+    for path in workspace::files(&root.join("proto/etcd"), ".proto")? {
+        let text = workspace::read(&path)?;
+        for name in named_in_proto(&text) {
             if !etcd_page.contains(&format!("`{name}`")) {
                 problems.push(format!(
                     "docs/etcd-compatibility.md: `{name}` of {} is missing",
@@ -49,7 +51,15 @@ pub(crate) fn problems(root: &Path) -> anyhow::Result<Vec<String>> {
                 ));
             }
         }
+        proto.push_str(&text);
     }
+    problems.extend(
+        missing_in_rows(&proto, &etcd_page)
+            .into_iter()
+            .map(|(call, field)| {
+                format!("docs/etcd-compatibility.md: the row of `{call}` does not name `{field}`")
+            }),
+    );
 
     let guarantees = read("docs/guarantees.md")?;
     for path in workspace::files(&root.join("crates/sim/src/checkers"), ".rs")? {
@@ -104,6 +114,57 @@ fn named_in_proto(proto: &str) -> Vec<String> {
     .collect()
 }
 
+/// The fields of calls' requests and answers that the call's own row of a page does not name; with the field `*`, calls without a row.
+fn missing_in_rows(proto: &str, page: &str) -> Vec<(String, String)> {
+    let code = || {
+        proto
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or(line).trim())
+    };
+    let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut message = String::new();
+    for line in code() {
+        if let Some(rest) = line.strip_prefix("message ") {
+            let name = rest.split([' ', '{']).next().unwrap_or(rest);
+            message.clear();
+            message.push_str(name);
+        }
+        if line.starts_with("service ") {
+            message.clear();
+        }
+        let named = named_in_proto(line);
+        fields.entry(message.clone()).or_default().extend(named);
+    }
+    let mut missing = Vec::new();
+    for call in code().filter_map(|line| line.strip_prefix("rpc ")) {
+        let words: Vec<&str> = call
+            .split([' ', '(', ')', ';'])
+            .filter(|word| !matches!(*word, "" | "returns" | "stream"))
+            .collect();
+        let [name, of @ ..] = &words[..] else {
+            continue;
+        };
+        let quoted = format!("`{name}`");
+        let cells = |row: &&str| {
+            row.split('|')
+                .nth(1)
+                .is_some_and(|cell| cell.contains(&quoted))
+        };
+        let rows: String = page.lines().filter(cells).collect();
+        if rows.is_empty() {
+            missing.push(((*name).to_owned(), "*".to_owned()));
+            continue;
+        }
+        let named = of.iter().filter_map(|message| fields.get(*message));
+        for field in named.flatten() {
+            if !rows.contains(&format!("`{field}`")) {
+                missing.push(((*name).to_owned(), field.clone()));
+            }
+        }
+    }
+    missing
+}
+
 /// Every run of characters that begins with `start` and goes on while `keep`.
 fn quoted(text: &str, start: &str, keep: fn(char) -> bool) -> Vec<String> {
     text.match_indices(start)
@@ -128,6 +189,17 @@ mod tests {
     fn calls_and_fields_of_a_proto_are_found() {
         let proto = "service KV {\n  rpc Range(A) returns (B);\n}\nmessage A {\n  enum E {\n    X = 0;\n  }\n  repeated bytes key = 1; // one\n  a.B b = 2;\n}\n";
         assert_eq!(named_in_proto(proto), vec!["Range", "key", "b"]);
+    }
+
+    #[test]
+    fn a_row_names_the_fields_of_its_call() {
+        let proto = "service S {\n  rpc Ask(A) returns (stream B);\n  rpc Tell(B) returns (A);\n}\nmessage A {\n  bytes key = 1;\n}\nmessage B {\n  int64 count = 1;\n}\n";
+        let page = "| `Ask` | `key` | `count` |\n| else | `key`, `Tell` |\n";
+        let missing = |call: &str, field: &str| (call.to_owned(), field.to_owned());
+        assert_eq!(missing_in_rows(proto, page), vec![missing("Tell", "*")]);
+        let page = "| `Ask`, `Tell` | `key` | |\n";
+        let expected = vec![missing("Ask", "count"), missing("Tell", "count")];
+        assert_eq!(missing_in_rows(proto, page), expected);
     }
 
     #[test]

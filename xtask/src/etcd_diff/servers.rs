@@ -167,6 +167,8 @@ fn quorate(path: &Path, directory: &Path, ports: &[u16], at: usize) -> Command {
         .args(["--initial-cluster", &members.join(",")])
         .args(["--client-listen", &format!("127.0.0.1:{}", ports[2 * at])])
         .args(["--peer-listen", &format!("127.0.0.1:{}", ports[2 * at + 1])])
+        // As cheap as the other side's: hashing would take most of the time.
+        .args(["--bcrypt-cost", "4"])
         .arg("--data-dir")
         .arg(directory.join(format!("s{}", at + 1)));
     command
