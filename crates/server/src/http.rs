@@ -33,7 +33,9 @@ const CONNECTIONS_MAX: usize = 16_384;
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-const STREAMS_MAX: u32 = 1_024;
+/// Most calls on one connection. A waiting call is one, and a client may well have thousands wait over its only connection; what they
+/// wait for must still get through behind them. etcd has no bound; this one is only against a client that never ends its calls.
+const STREAMS_MAX: u32 = 65_536;
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the handlers see.

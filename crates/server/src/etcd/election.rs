@@ -159,6 +159,7 @@ impl Etcd {
         });
         *read.metadata_mut() = request.metadata().clone();
         *read.extensions_mut() = request.extensions().clone();
-        Ok(Kv::range(self, read).await?.into_inner())
+        let read = Kv::range(self, read).await.map_err(without_code)?;
+        Ok(read.into_inner())
     }
 }

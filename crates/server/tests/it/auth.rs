@@ -13,9 +13,10 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::support::Cluster;
 
-const NOBODY: (Code, &str) = (Code::InvalidArgument, "etcdserver: user name is empty");
-const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission denied");
-const BAD_TOKEN: (Code, &str) = (Code::Unauthenticated, "etcdserver: invalid auth token");
+pub(crate) const NOBODY: (Code, &str) = (Code::InvalidArgument, "etcdserver: user name is empty");
+pub(crate) const DENIED: (Code, &str) = (Code::PermissionDenied, "etcdserver: permission denied");
+pub(crate) const BAD_TOKEN: (Code, &str) =
+    (Code::Unauthenticated, "etcdserver: invalid auth token");
 const FAILED: (Code, &str) = (
     Code::InvalidArgument,
     "etcdserver: authentication failed, invalid user ID or password",
@@ -23,13 +24,13 @@ const FAILED: (Code, &str) = (
 
 /// The clients of one server, on behalf of whoever the token names.
 #[derive(Clone)]
-struct User {
-    channel: Channel,
-    token: Option<String>,
+pub(crate) struct User {
+    pub(crate) channel: Channel,
+    pub(crate) token: Option<String>,
 }
 
 impl User {
-    async fn nobody(cluster: &Cluster, at: usize) -> Self {
+    pub(crate) async fn nobody(cluster: &Cluster, at: usize) -> Self {
         let address = format!("http://{}", cluster.configs[at].client_listen);
         let channel = Channel::from_shared(address).unwrap();
         Self {
@@ -38,14 +39,14 @@ impl User {
         }
     }
 
-    fn with_token(&self, token: &str) -> Self {
+    pub(crate) fn with_token(&self, token: &str) -> Self {
         Self {
             channel: self.channel.clone(),
             token: Some(token.to_owned()),
         }
     }
 
-    async fn log_in(&self, name: &str, password: &str) -> Result<Self, Status> {
+    pub(crate) async fn log_in(&self, name: &str, password: &str) -> Result<Self, Status> {
         let request = pb::AuthenticateRequest {
             name: name.to_owned(),
             password: password.to_owned(),
@@ -54,11 +55,11 @@ impl User {
         Ok(self.with_token(&answer.token))
     }
 
-    fn auth(&self) -> AuthClient<Channel> {
+    pub(crate) fn auth(&self) -> AuthClient<Channel> {
         AuthClient::new(self.channel.clone())
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let token = token.parse().unwrap();
@@ -67,12 +68,15 @@ impl User {
         request
     }
 
-    async fn put(&self, put: pb::PutRequest) -> Result<Response<pb::PutResponse>, Status> {
+    pub(crate) async fn put(
+        &self,
+        put: pb::PutRequest,
+    ) -> Result<Response<pb::PutResponse>, Status> {
         let mut kv = KvClient::new(self.channel.clone());
         kv.put(self.request(put)).await
     }
 
-    async fn range(
+    pub(crate) async fn range(
         &self,
         key: &'static str,
         range_end: &'static str,
@@ -88,11 +92,14 @@ impl User {
         kv.range(self.request(range)).await
     }
 
-    async fn get(&self, key: &'static str) -> Result<Response<pb::RangeResponse>, Status> {
+    pub(crate) async fn get(
+        &self,
+        key: &'static str,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
         self.range(key, "", false).await
     }
 
-    async fn delete(
+    pub(crate) async fn delete(
         &self,
         key: &'static str,
         range_end: &'static str,
@@ -107,12 +114,15 @@ impl User {
         kv.delete_range(self.request(delete)).await
     }
 
-    async fn txn(&self, txn: pb::TxnRequest) -> Result<Response<pb::TxnResponse>, Status> {
+    pub(crate) async fn txn(
+        &self,
+        txn: pb::TxnRequest,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
         let mut kv = KvClient::new(self.channel.clone());
         kv.txn(self.request(txn)).await
     }
 
-    async fn add_user(&self, name: &str, password: &str) -> Result<(), Status> {
+    pub(crate) async fn add_user(&self, name: &str, password: &str) -> Result<(), Status> {
         let request = pb::AuthUserAddRequest {
             name: name.to_owned(),
             password: password.to_owned(),
@@ -122,7 +132,7 @@ impl User {
         Ok(())
     }
 
-    async fn change_password(&self, name: &str, password: &str) -> Result<(), Status> {
+    pub(crate) async fn change_password(&self, name: &str, password: &str) -> Result<(), Status> {
         let request = pb::AuthUserChangePasswordRequest {
             name: name.to_owned(),
             password: password.to_owned(),
@@ -134,14 +144,14 @@ impl User {
         Ok(())
     }
 
-    async fn add_role(&self, name: &str) -> Result<(), Status> {
+    pub(crate) async fn add_role(&self, name: &str) -> Result<(), Status> {
         let name = name.to_owned();
         let request = self.request(pb::AuthRoleAddRequest { name });
         self.auth().role_add(request).await?;
         Ok(())
     }
 
-    async fn grant(
+    pub(crate) async fn grant(
         &self,
         role: &str,
         access: Type,
@@ -162,7 +172,7 @@ impl User {
         Ok(())
     }
 
-    async fn grant_role(&self, user: &str, role: &str) -> Result<(), Status> {
+    pub(crate) async fn grant_role(&self, user: &str, role: &str) -> Result<(), Status> {
         let request = pb::AuthUserGrantRoleRequest {
             user: user.to_owned(),
             role: role.to_owned(),
@@ -171,37 +181,43 @@ impl User {
         Ok(())
     }
 
-    async fn enable(&self) -> Result<(), Status> {
+    pub(crate) async fn enable(&self) -> Result<(), Status> {
         let request = self.request(pb::AuthEnableRequest {});
         self.auth().auth_enable(request).await?;
         Ok(())
     }
 
-    async fn disable(&self) -> Result<(), Status> {
+    pub(crate) async fn disable(&self) -> Result<(), Status> {
         let request = self.request(pb::AuthDisableRequest {});
         self.auth().auth_disable(request).await?;
         Ok(())
     }
 
-    async fn status(&self) -> Result<pb::AuthStatusResponse, Status> {
+    pub(crate) async fn status(&self) -> Result<pb::AuthStatusResponse, Status> {
         let request = self.request(pb::AuthStatusRequest {});
         Ok(self.auth().auth_status(request).await?.into_inner())
     }
 
-    async fn grant_lease(&self, id: i64) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+    pub(crate) async fn grant_lease(
+        &self,
+        id: i64,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let mut lease = LeaseClient::new(self.channel.clone());
         let request = self.request(pb::LeaseGrantRequest { ttl: 600, id });
         lease.lease_grant(request).await
     }
 
-    async fn revoke_lease(&self, id: i64) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+    pub(crate) async fn revoke_lease(
+        &self,
+        id: i64,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let mut lease = LeaseClient::new(self.channel.clone());
         let request = self.request(pb::LeaseRevokeRequest { id });
         lease.lease_revoke(request).await
     }
 }
 
-fn put(key: &'static str) -> pb::PutRequest {
+pub(crate) fn put(key: &'static str) -> pb::PutRequest {
     pb::PutRequest {
         key: key.into(),
         value: "v".into(),
@@ -216,13 +232,13 @@ fn put_op(put: pb::PutRequest) -> pb::RequestOp {
 }
 
 #[track_caller]
-fn check<T: std::fmt::Debug>(result: Result<T, Status>, (code, text): (Code, &str)) {
+pub(crate) fn check<T: std::fmt::Debug>(result: Result<T, Status>, (code, text): (Code, &str)) {
     let status = result.expect_err("it was not refused");
     assert_eq!((status.code(), status.message()), (code, text));
 }
 
 /// Cheap hashes: the tests are not about their strength.
-async fn start(count: usize) -> Cluster {
+pub(crate) async fn start(count: usize) -> Cluster {
     let cheap = KeySpaceConfig {
         bcrypt_cost: 4,
         ..KeySpaceConfig::default()
@@ -233,7 +249,7 @@ async fn start(count: usize) -> Cluster {
 }
 
 /// `root`, and `app`, which may read a..m and write k..z; users are distinguished from here on.
-async fn set_up(nobody: &User) -> User {
+pub(crate) async fn set_up(nobody: &User) -> User {
     nobody.add_user("root", "rootpw").await.unwrap();
     nobody.grant_role("root", "root").await.unwrap();
     nobody.add_user("app", "apppw").await.unwrap();

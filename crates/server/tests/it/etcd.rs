@@ -285,37 +285,6 @@ async fn refusals_have_the_codes_and_texts_of_etcd() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_up_to_the_limit_pass_a_cluster_and_larger_ones_are_refused() {
-    let cluster = Cluster::start(3).await;
-    let leader = cluster.leader().await;
-    let mut at = Clients::of(&cluster, (leader + 1) % 3).await;
-    const LIMIT: usize = 1536 * 1024;
-    let value = "x".repeat(LIMIT - 8);
-    at.put("k", &value).await.unwrap();
-    let found = at.get("k").await.unwrap();
-    assert_eq!(found.kvs[0].value.len(), value.len());
-    let text = "etcdserver: request is too large";
-    let larger = "x".repeat(LIMIT);
-    check(at.put("k", &larger).await, Code::InvalidArgument, text);
-    let far_larger = "x".repeat(LIMIT + 600 * 1024);
-    let refused = at.put("k", &far_larger).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
-    let text = refused.message();
-    assert!(
-        text.starts_with("grpc: received message larger than max (2"),
-        "{text}"
-    );
-    assert!(text.ends_with(" vs. 2097152)"), "{text}");
-    // Many of them in one answer.
-    let value = &value[64..];
-    for n in 0..20 {
-        at.put(&format!("many/{n}"), value).await.unwrap();
-    }
-    let many = at.kv.range(prefix("many/", "many0")).await.unwrap();
-    assert_eq!(many.into_inner().kvs.len(), 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_granted_kept_alive_asked_for_and_takes_its_keys_with_it() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;

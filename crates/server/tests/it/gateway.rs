@@ -2,24 +2,33 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::support::*;
 
+/// What is sent for one request; `fields` are lines of the header.
+pub(crate) fn request(path: &str, fields: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: quorate\r\nConnection: close\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
 async fn begin(address: SocketAddr, path: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let length = body.len();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: quorate\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
+    let request = request(path, "", body);
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
 /// Status and body.
 async fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
-    let mut stream = begin(address, path, body).await;
+    answer_of(begin(address, path, body).await).await
+}
+
+/// Status and body of the answer, through the end of the stream.
+pub(crate) async fn answer_of(mut stream: impl AsyncRead + Unpin) -> (u16, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
@@ -28,7 +37,7 @@ async fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
 }
 
 /// A value by its name, wherever it is.
-fn field<'a>(json: &'a str, name: &str) -> &'a str {
+pub(crate) fn field<'a>(json: &'a str, name: &str) -> &'a str {
     let (_, rest) = json
         .split_once(&format!("\"{name}\":\""))
         .unwrap_or_else(|| panic!("no {name} in {json}"));

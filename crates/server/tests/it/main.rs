@@ -5,6 +5,7 @@
 mod support;
 
 mod auth;
+mod auth_recipes;
 mod elect;
 mod election;
 mod etcd;
@@ -12,6 +13,7 @@ mod full_disk;
 mod gateway;
 mod idle;
 mod kv_watch;
+mod large;
 mod refuse;
 mod restart;
 mod shutdown;

@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 use crate::support::*;
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,12 +28,12 @@ impl Authority {
         Self { issuer, dir }
     }
 
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
     /// A certificate for a common name, valid at every address a test may use.
-    fn issue(&self, name: &str, hosts: &[String]) -> TlsFiles {
+    pub(crate) fn issue(&self, name: &str, hosts: &[String]) -> TlsFiles {
         let mut params = CertificateParams::new(hosts.to_vec()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
@@ -49,7 +49,7 @@ impl Authority {
     }
 }
 
-fn options(ca: &Path, identity: Option<&TlsFiles>) -> ConnectOptions {
+pub(crate) fn options(ca: &Path, identity: Option<&TlsFiles>) -> ConnectOptions {
     let read = |path: &Path| std::fs::read(path).unwrap();
     let identity = identity.map(|files| ClientIdentity {
         cert_pem: read(&files.cert),
