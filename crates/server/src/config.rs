@@ -233,6 +233,22 @@ impl ServerConfig {
                 ),
             ));
         };
+        let port_is = |address: &str, listen: SocketAddr| {
+            let port = address.rsplit_once(':').map(|(_, port)| port);
+            port.is_some_and(|port| port == listen.port().to_string())
+        };
+        if port_is(&own.peer_address, self.client_listen)
+            && port_is(&own.client_address, self.peer_listen)
+        {
+            return Err(ConfigError::invalid(
+                FIELD,
+                members::canonical(members),
+                format!(
+                    "a member is NAME=PEER/CLIENT, in this order: the other way round is how `{}` listens",
+                    self.name
+                ),
+            ));
+        }
         match self.id {
             Some(id) if id != own.id => Err(ConfigError::invalid(
                 "id",

@@ -61,6 +61,7 @@ fn each_refusal_names_its_field() {
     check(file("s1#1=a,s2=b"), "every member or to none");
     check(file("s1#0=a"), "ids start at 1");
     check(file("s2=a"), "`name` is `s1`");
+    check(file("s1=a:2379/a:2380"), "NAME=PEER/CLIENT, in this order");
     check(
         ConfigFile {
             id: Some(2),
