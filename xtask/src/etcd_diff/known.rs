@@ -21,7 +21,7 @@ pub(crate) struct Known {
 pub(crate) const KNOWN: &[Known] = &[
     Known {
         name: "order-of-ties",
-        reason: "what is equal by the sort target comes in the order of keys; etcd's sort leaves the order of more than twelve open",
+        reason: "what is equal by the sort target comes in the order of keys, a role's permissions of one key in that of being granted; etcd's sort leaves the order of more than twelve open",
         explains: |step, etcd, ours| {
             let (mut etcd, mut ours) = (etcd.clone(), ours.clone());
             ties::settle(&step.op, &mut etcd, &mut ours);

@@ -2,7 +2,7 @@
 
 use quorate_wire::etcd::etcdserverpb as pb;
 use quorate_wire::etcd::etcdserverpb::range_request::{SortOrder, SortTarget};
-use quorate_wire::etcd::mvccpb::KeyValue;
+use quorate_wire::etcd::{authpb, mvccpb::KeyValue};
 
 use crate::etcd_diff::ops::{Answer, Op};
 
@@ -11,8 +11,27 @@ pub(super) fn settle(op: &Op, left: &mut Answer, right: &mut Answer) {
     match (op, left, right) {
         (Op::Range(asked), Answer::Range(left), Answer::Range(right)) => range(asked, left, right),
         (Op::Txn(asked), Answer::Txn(left), Answer::Txn(right)) => txn(asked, left, right),
+        (Op::RoleGet(_), Answer::RoleGet(left), Answer::RoleGet(right)) => {
+            permissions(&mut left.perm, &mut right.perm);
+        }
         _ => {}
     }
+}
+
+/// A role's permissions are kept sorted by their first key alone. One that had more than twelve keeps the order that it then came to.
+fn permissions(left: &mut [authpb::Permission], right: &mut [authpb::Permission]) {
+    if left
+        .iter()
+        .map(|permission| &permission.key)
+        .ne(right.iter().map(|permission| &permission.key))
+    {
+        return;
+    }
+    let settled = |a: &authpb::Permission, b: &authpb::Permission| {
+        (&a.key, &a.range_end, a.perm_type).cmp(&(&b.key, &b.range_end, b.perm_type))
+    };
+    left.sort_by(settled);
+    right.sort_by(settled);
 }
 
 fn txn(asked: &pb::TxnRequest, left: &mut pb::TxnResponse, right: &mut pb::TxnResponse) {
@@ -99,6 +118,31 @@ mod tests {
         let (mut left, mut right) = (answer(left), answer(right));
         settle(&Op::Range(asked), &mut left, &mut right);
         assert_eq!(left == right, expected);
+    }
+
+    #[test]
+    fn only_the_order_of_permissions_of_one_key_is_open() {
+        let check = |left: &[(&str, &str)], right: &[(&str, &str)], expected: bool| {
+            let answer = |ranges: &[(&str, &str)]| {
+                let permissions = ranges.iter().map(|(key, end)| authpb::Permission {
+                    key: key.to_string().into(),
+                    range_end: end.to_string().into(),
+                    perm_type: 0,
+                });
+                Answer::RoleGet(pb::AuthRoleGetResponse {
+                    perm: permissions.collect(),
+                    header: None,
+                })
+            };
+            let (mut left, mut right) = (answer(left), answer(right));
+            let asked = Op::RoleGet(pb::AuthRoleGetRequest::default());
+            settle(&asked, &mut left, &mut right);
+            assert_eq!(left == right, expected);
+        };
+        let sorted = [("a", "b"), ("a", "c"), ("b", "c")];
+        check(&sorted, &[("a", "c"), ("a", "b"), ("b", "c")], true);
+        check(&sorted, &[("b", "c"), ("a", "b"), ("a", "c")], false);
+        check(&sorted, &[("a", "b"), ("a", "c"), ("b", "d")], false);
     }
 
     #[test]
