@@ -29,6 +29,7 @@ mod stop;
 
 pub use boot::BootError;
 pub use config::{ConfigError, ConfigFile, ServerConfig};
+pub use quorate_storage::BackupCheck;
 pub use saved::{Restored, Saved, SavedError, SavedSummary};
 pub use server::{Listeners, RunningServer, Server, StartError};
 pub use step_thread::RoleView;

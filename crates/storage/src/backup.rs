@@ -82,6 +82,63 @@ pub fn unpack_backup(bytes: &[u8]) -> Result<Vec<u8>, BackupError> {
     zstd::bulk::decompress(&content[HEADER..HEADER + packed], plain).map_err(BackupError::Unpack)
 }
 
+/// Checks a backup that arrives in pieces, without keeping it: its beginning, its length and its checksum. Whether it unpacks is left
+/// open; what has its checksum is what was sent.
+///
+/// # Invariants
+/// - `hasher` has seen all bytes but those in `held`; these are the last ones, at most as many as a checksum has.
+#[derive(Clone, Debug, Default)]
+pub struct BackupCheck {
+    hasher: blake3::Hasher,
+    head: Vec<u8>,
+    held: Vec<u8>,
+    bytes: u64,
+}
+
+impl BackupCheck {
+    /// The next piece.
+    ///
+    /// # Errors
+    /// [`BackupError::Foreign`]: it is no backup. There is no use in going on.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), BackupError> {
+        let missing = HEADER - self.head.len();
+        self.head
+            .extend_from_slice(&piece[..missing.min(piece.len())]);
+        let begun = self.head.len().min(MAGIC.len());
+        if self.head[..begun] != MAGIC[..begun] {
+            return Err(BackupError::Foreign);
+        }
+        self.bytes += piece.len() as u64;
+        self.held.extend_from_slice(piece);
+        let seen = self.held.len().saturating_sub(CHECKSUM);
+        self.hasher.update(&self.held[..seen]);
+        self.held.drain(..seen);
+        Ok(())
+    }
+
+    /// That was all.
+    ///
+    /// # Errors
+    /// [`BackupError`]: it is incomplete, or it changed on its way.
+    pub fn finish(self) -> Result<(), BackupError> {
+        let packed = self.head.get(16..HEADER).ok_or(BackupError::Foreign)?;
+        let packed = u64::from_le_bytes(packed.try_into().expect("eight bytes"));
+        let expected = match usize::try_from(packed) {
+            // What is longer than all that came is a lie, and too large to be reckoned with.
+            Ok(known) if packed <= self.bytes => length(known) as u64,
+            _ => packed,
+        };
+        if expected != self.bytes {
+            let found = self.bytes;
+            return Err(BackupError::Length { found, expected });
+        }
+        if self.hasher.finalize().as_bytes().as_slice() != self.held {
+            return Err(BackupError::Rotten);
+        }
+        Ok(())
+    }
+}
+
 /// The length of a backup whose packed part has so many bytes.
 fn length(packed: usize) -> usize {
     (HEADER + packed).next_multiple_of(PAGE) + CHECKSUM
@@ -99,6 +156,38 @@ mod tests {
             assert_eq!(bytes.len() % PAGE, CHECKSUM);
             assert_eq!(unpack_backup(&bytes).unwrap(), plain);
         }
+    }
+
+    /// What a check says of a backup that comes in pieces of this length.
+    fn in_pieces(bytes: &[u8], length: usize) -> Result<(), BackupError> {
+        let mut check = BackupCheck::default();
+        for piece in bytes.chunks(length) {
+            check.take(piece)?;
+        }
+        check.finish()
+    }
+
+    #[test]
+    fn a_backup_in_pieces_is_found_whole_or_not_as_the_whole_is() {
+        let plain: Vec<u8> = (0..5_000_u32).map(|n| (n * n) as u8).collect();
+        let bytes = pack_backup(&plain).unwrap();
+        for length in [1, 7, 32, 33, 512, bytes.len()] {
+            in_pieces(&bytes, length).unwrap();
+            let longer = [&bytes[..], &[0]].concat();
+            in_pieces(&longer, length).unwrap_err();
+            for at in (0..bytes.len())
+                .step_by(11)
+                .chain([0, 8, 16, bytes.len() - 1])
+            {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                // The plain length is the unpacker's: but the checksum is over it, too.
+                in_pieces(&changed, length).unwrap_err();
+                in_pieces(&bytes[..at], length).unwrap_err();
+            }
+        }
+        let foreign = in_pieces(b"bolt", 1).unwrap_err();
+        assert!(matches!(foreign, BackupError::Foreign), "{foreign}");
     }
 
     #[test]

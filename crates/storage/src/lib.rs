@@ -16,7 +16,7 @@ mod log_store;
 mod sim_disk;
 mod snapshot_store;
 
-pub use backup::{BackupError, pack_backup, unpack_backup};
+pub use backup::{BackupCheck, BackupError, pack_backup, unpack_backup};
 pub use data_dir::{DataDir, Identity};
 pub use disk::{Disk, DiskFile, OsDisk, OsFile};
 pub use error::StorageError;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use quorate_server::{Saved, SavedSummary};
+use quorate_client::kv::revision_of;
+use quorate_server::{BackupCheck, Saved, SavedSummary};
 use quorate_types::ClusterEpoch;
 use serde::Serialize;
 
@@ -142,17 +143,71 @@ impl SnapshotArgs {
     }
 }
 
+/// What was saved, as it is printed.
+#[derive(Serialize)]
+struct Kept<'a> {
+    file: &'a Path,
+    file_bytes: u64,
+    kv_revision: u64,
+}
+
+/// A file under another name, until it is whole. Dropped before that, it is taken away.
+struct Aside {
+    path: Option<PathBuf>,
+    out: std::fs::File,
+}
+
+impl Aside {
+    fn create(file: &Path) -> std::io::Result<Self> {
+        let mut path = file.as_os_str().to_owned();
+        path.push(".part");
+        let path = PathBuf::from(path);
+        let out = std::fs::File::create(&path)?;
+        Ok(Self {
+            path: Some(path),
+            out,
+        })
+    }
+
+    /// Gives it its name, once it is on disk.
+    fn keep(mut self, file: &Path) -> std::io::Result<()> {
+        self.out.sync_all()?;
+        if let Some(path) = &self.path {
+            std::fs::rename(path, file)?;
+        }
+        self.path = None;
+        // The name is on disk when its directory is.
+        let directory = match file.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        std::fs::File::open(directory)?.sync_all()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Who finds it left over can take it away as well.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Writes what comes as it comes: the state may be larger than the memory here. It gets its name when it is whole.
 async fn save(context: &Context, file: &Path, as_user: &AsUser) -> anyhow::Result<u8> {
     let shown = file.display();
     let mut stream = as_user.kv(context)?.snapshot().await?;
-    let mut bytes = Vec::new();
-    let begun = Instant::now();
-    let mut told = begun;
+    let mut aside =
+        Aside::create(file).map_err(|error| Failure::usage(format!("write `{shown}`: {error}")))?;
+    let mut check = BackupCheck::default();
+    let (mut bytes, mut kv_revision) = (0_u64, 0);
+    let mut told = Instant::now();
     loop {
         let next = tokio::time::timeout(SILENCE_MAX, stream.message()).await;
         let broken = |why: String| {
-            let message = format!("save a snapshot: {why} after {} bytes", bytes.len());
-            Failure::new(Code::Unavailable, message).with_hint("try again; nothing was written")
+            let message = format!("save a snapshot: {why} after {bytes} bytes");
+            Failure::new(Code::Unavailable, message).with_hint("try again; nothing was kept")
         };
         let part = match next {
             Ok(Ok(Some(part))) => part,
@@ -160,28 +215,30 @@ async fn save(context: &Context, file: &Path, as_user: &AsUser) -> anyhow::Resul
             Ok(Err(status)) => return Err(broken(status.message().to_owned()).into()),
             Err(_) => return Err(broken(format!("nothing came for {SILENCE_MAX:?}")).into()),
         };
-        bytes.extend_from_slice(&part.blob);
+        let checked = check.take(&part.blob);
+        checked.with_context(|| format!("check what was received for `{shown}`"))?;
+        let written = aside.out.write_all(&part.blob);
+        written.with_context(|| format!("write `{shown}`"))?;
+        bytes += part.blob.len() as u64;
+        kv_revision = revision_of(part.header.as_ref());
         if told.elapsed() >= SHOW_EVERY && context.format() == Format::Table {
             told = Instant::now();
-            eprintln!("{} bytes, {} to come", bytes.len(), part.remaining_bytes);
+            eprintln!("{bytes} bytes, {} to come", part.remaining_bytes);
         }
     }
-    // Nothing is called saved that could not be restored.
-    let saved = Saved::read(&format!("{shown}"), &bytes)
-        .with_context(|| format!("check what was received for `{shown}`"))?;
-    let mut aside = file.as_os_str().to_owned();
-    aside.push(".part");
-    let aside = PathBuf::from(aside);
-    let write = || -> std::io::Result<()> {
-        let mut out = std::fs::File::create(&aside)?;
-        out.write_all(&bytes)?;
-        out.sync_all()?;
-        std::fs::rename(&aside, file)
+    let checked = check.finish();
+    checked.with_context(|| format!("check what was received for `{shown}`"))?;
+    let kept = aside.keep(file);
+    kept.with_context(|| format!("write `{shown}`"))?;
+    let kept = Kept {
+        file,
+        file_bytes: bytes,
+        kv_revision,
     };
-    write().with_context(|| format!("write `{shown}`"))?;
-    let summary = Summary::of(&saved.summary(), bytes.len() as u64);
-    let sentence = format!("saved `{shown}`\n{}", summary.lines());
-    context.done(&summary, &sentence)
+    let sentence = format!(
+        "saved `{shown}`: {bytes} bytes, the key space at revision {kv_revision}; its checksum is right"
+    );
+    context.done(&kept, &sentence)
 }
 
 fn read(file: &Path) -> anyhow::Result<(Saved, u64)> {

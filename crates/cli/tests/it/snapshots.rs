@@ -108,3 +108,18 @@ fn what_is_no_snapshot_or_is_damaged_is_refused() {
     restore.args(["snapshot", "restore", shown]);
     run(restore.args(server_options(&cluster, 0))).fails(2, "checksum");
 }
+
+#[test]
+fn what_is_sent_and_is_no_snapshot_leaves_no_file() {
+    let Some(etcd) = crate::etcd::Etcd::start() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("saved");
+    let shown = path.to_str().unwrap();
+    etcd.run(&["snapshot", "save", shown])
+        .fails(1, "this is not a backup");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    etcd.run(&["snapshot", "save", "/nowhere/saved"])
+        .fails(2, "/nowhere/saved");
+}
