@@ -36,6 +36,8 @@ mod maintenance;
 mod observe;
 mod passwords;
 mod quota;
+#[cfg(test)]
+mod space;
 mod token;
 mod waiting;
 mod watch;

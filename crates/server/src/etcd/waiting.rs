@@ -228,3 +228,177 @@ impl Drop for Follow {
         strike(&mut self.waiting.lock().prefixes, &self.prefix, self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::space::{Space, delete, put};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn wait(waiting: &Arc<Waiting>, keys: &[&str]) -> Wait {
+        waiting.for_deletion(keys.iter().map(|key| Blob::from(*key)).collect())
+    }
+
+    async fn is_woken(wait: &Wait) {
+        let woken = tokio::time::timeout(PATIENCE, wait.woken()).await;
+        woken.expect("it is woken");
+    }
+
+    /// Whether somebody was woken by now. What was published before is looked at first.
+    async fn was_woken(waiting: &Waiting, space: &Space, wait: &Wait) -> bool {
+        let newest = space.version().state.kv().revision();
+        let looked = async {
+            while waiting.lock().seen < newest {
+                tokio::task::yield_now().await;
+            }
+        };
+        let looked = tokio::time::timeout(PATIENCE, looked).await;
+        looked.expect("what is published is looked at");
+        futures_util::FutureExt::now_or_never(wait.woken()).is_some()
+    }
+
+    /// Changes in short: `+key` put, `-key` deleted, each with its revision.
+    fn short(changes: &Changes) -> Vec<String> {
+        let short = |change: &KvChange| {
+            let sign = match change {
+                KvChange::Put(_) => '+',
+                KvChange::Delete { .. } => '-',
+            };
+            let key = String::from_utf8_lossy(change.key());
+            format!("{sign}{key}@{}", change.mod_revision())
+        };
+        changes.iter().map(short).collect()
+    }
+
+    async fn next(follow: &mut Follow) -> Option<Vec<String>> {
+        let next = tokio::time::timeout(PATIENCE, follow.next()).await;
+        next.expect("it goes on").as_ref().map(short)
+    }
+
+    #[tokio::test]
+    async fn a_deletion_wakes_all_who_wait_for_the_key_and_nobody_else() {
+        let mut space = Space::default();
+        for key in ["a", "ab", "b"] {
+            space.put(key, "");
+        }
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let (first, second) = (wait(&waiting, &["a"]), wait(&waiting, &["b", "a"]));
+        let others = [wait(&waiting, &["ab"]), wait(&waiting, &["b"])];
+        space.put("a", "again");
+        for waiter in [&first, &second] {
+            assert!(
+                !was_woken(&waiting, &space, waiter).await,
+                "it is still there"
+            );
+        }
+        space.delete("a");
+        is_woken(&first).await;
+        is_woken(&second).await;
+        for waiter in &others {
+            assert!(!was_woken(&waiting, &space, waiter).await);
+        }
+        // Either of its keys, once each.
+        assert!(!was_woken(&waiting, &space, &second).await);
+        space.delete("b");
+        is_woken(&second).await;
+        is_woken(&others[1]).await;
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_leaves_nothing_behind_and_takes_nobody_else_along() {
+        let mut space = Space::default();
+        space.put("a", "");
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let (gone, stays) = (wait(&waiting, &["a", "x"]), wait(&waiting, &["a"]));
+        let (unfollowed, mut follows) = (waiting.follow("p/".into()), waiting.follow("p/".into()));
+        drop((gone, unfollowed));
+        space.put("p/a", "");
+        assert_eq!(next(&mut follows).await.unwrap(), ["+p/a@3"]);
+        space.delete("a");
+        is_woken(&stays).await;
+        drop((stays, follows));
+        let table = waiting.lock();
+        assert!(table.keys.is_empty() && table.prefixes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_deletion_between_entering_and_waiting_wakes() {
+        let mut space = Space::default();
+        space.put("a", "");
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let waiter = wait(&waiting, &["a"]);
+        space.delete("a");
+        space.put("a", "another");
+        assert!(was_woken(&waiting, &space, &waiter).await);
+    }
+
+    #[tokio::test]
+    async fn after_a_snapshot_that_skipped_history_everybody_looks_and_followers_begin_again() {
+        let mut space = Space::default();
+        space.put("a", "");
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let waiter = wait(&waiting, &["a"]);
+        let mut follow = waiting.follow("p/".into());
+        // Applied elsewhere: the deletion is compacted before this server learns of it.
+        for command in [delete("a"), put("p/a", ""), put("p/b", "")] {
+            space.apply(command);
+        }
+        let newest = i64::try_from(space.version().state.kv().revision() + 3).unwrap();
+        space.apply(quorate_coord::Command::CompactKv {
+            caller: None,
+            revision: newest,
+        });
+        space.publish(true);
+        is_woken(&waiter).await;
+        assert_eq!(next(&mut follow).await, None);
+        // Entered anew, they hear of what comes.
+        let mut follow = waiting.follow("p/".into());
+        space.put("p/c", "");
+        assert_eq!(next(&mut follow).await.unwrap(), ["+p/c@6"]);
+    }
+
+    #[tokio::test]
+    async fn followers_are_told_whole_versions_of_their_own_prefix_in_order() {
+        let mut space = Space::default();
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let (mut outer, mut inner) = (waiting.follow("p/".into()), waiting.follow("p/q/".into()));
+        for command in [
+            put("p/a", ""),
+            put("p/q/b", ""),
+            put("p", ""),
+            put("pq/", ""),
+        ] {
+            space.apply(command);
+        }
+        space.apply(delete("p/a"));
+        space.publish(false);
+        assert_eq!(
+            next(&mut outer).await.unwrap(),
+            ["+p/a@2", "+p/q/b@3", "-p/a@6"]
+        );
+        assert_eq!(next(&mut inner).await.unwrap(), ["+p/q/b@3"]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_does_not_keep_up_is_let_go_and_others_are_not() {
+        let mut space = Space::default();
+        let waiting = Waiting::new(Arc::clone(&space.publisher));
+        let (mut slow, mut quick) = (waiting.follow("p/".into()), waiting.follow("p/".into()));
+        for n in 0..QUEUE_BATCHES + 1 {
+            space.put("p/a", &n.to_string());
+            let told = next(&mut quick).await.unwrap();
+            assert_eq!(told, [format!("+p/a@{}", n + 2)]);
+        }
+        // What it was sent is not lost; after that it begins again.
+        for n in 0..QUEUE_BATCHES {
+            assert_eq!(next(&mut slow).await.unwrap(), [format!("+p/a@{}", n + 2)]);
+        }
+        assert_eq!(next(&mut slow).await, None);
+        drop(slow);
+        space.put("p/a", "");
+        next(&mut quick).await.unwrap();
+    }
+}
