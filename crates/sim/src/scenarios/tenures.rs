@@ -46,7 +46,8 @@ pub(super) const LATE_DIRECTIVE: Scenario = Scenario {
         });
         let mut setup = peaceful(3, late.collect());
         setup.faulty_for = ms(12_000);
-        setup.habits.violence = 30;
+        setup.callers = 5;
+        setup.habits.violence = 80;
         setup.habits.resign = 10;
         setup
     },
