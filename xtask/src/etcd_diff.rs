@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start a runtime")?;
-    let left = Program::Etcd(options.etcd()?);
+    let left = options.etcd()?;
     if options.self_check {
         return runtime.block_on(self_check(&left, options.seed));
     }

@@ -39,6 +39,21 @@ pub(crate) const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "hash-of-earlier-compactions",
+        reason: "etcd 3.5 remembers the hashes that it made at its last compactions, and tells those, with what was compacted then, for the revisions up to them and for 0",
+        explains: |step, etcd, ours| match (&step.op, etcd, ours) {
+            (Op::HashKv(asked), Answer::HashKv(etcd), Answer::Refused(Code::OutOfRange, text)) => {
+                asked.revision > etcd.compact_revision && text.ends_with("has been compacted")
+            }
+            (Op::HashKv(asked), Answer::HashKv(etcd), Answer::HashKv(ours)) => {
+                etcd.header == ours.header
+                    && (asked.revision == ours.compact_revision || asked.revision == 0)
+                    && etcd.compact_revision < ours.compact_revision
+            }
+            _ => false,
+        },
+    },
+    Known {
         name: "wrong-twice",
         reason: "who asks is checked before what is asked; etcd checks a request's form first. Either refusal is right",
         explains: |_, etcd, ours| match (etcd, ours) {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::servers::Program;
 use crate::workspace;
 
 /// How to call it.
@@ -105,7 +106,7 @@ impl Options {
     }
 
     /// The real etcd.
-    pub(crate) fn etcd(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn etcd(&self) -> anyhow::Result<Program> {
         let path = self.etcd.clone().unwrap_or_else(|| "etcd".into());
         let output = Command::new(&path).arg("--version").output();
         let output = output.with_context(|| {
@@ -115,10 +116,11 @@ impl Options {
             )
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
-        if !text.starts_with("etcd Version") {
+        let Some(version) = text.strip_prefix("etcd Version: ") else {
             bail!("{} is no etcd: it says {text:?}", path.display());
-        }
-        Ok(path)
+        };
+        let is_newer = !["3.3.", "3.4."].iter().any(|old| version.starts_with(old));
+        Ok(Program::Etcd { path, is_newer })
     }
 
     /// Our binary.

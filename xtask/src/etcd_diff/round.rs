@@ -29,8 +29,8 @@ pub(crate) struct Round {
 
 /// Plays a round of drawn operations, up to the first difference that nobody meant.
 pub(crate) async fn play(left: &Program, right: &Program, plan: &Plan) -> anyhow::Result<Round> {
+    let mut generator = Generator::new(plan.seed, plan.auth, left.is_newer());
     let (mut left, mut right) = start_both(left, right).await?;
-    let mut generator = Generator::new(plan.seed, plan.auth);
     let mut counts = Counts::default();
     let mut history: Vec<Step> = Vec::new();
     while history.len() < plan.ops {

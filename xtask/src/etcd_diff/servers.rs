@@ -12,7 +12,11 @@ use tempfile::TempDir;
 /// Which program a side runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
-    Etcd(PathBuf),
+    Etcd {
+        path: PathBuf,
+        /// Whether it is of version 3.5 or later: then more is asked of users, and less of the progress of watches.
+        is_newer: bool,
+    },
     /// Ours, and how many servers of it.
     Quorate(PathBuf, usize),
 }
@@ -21,9 +25,14 @@ impl Program {
     /// Its name in reports.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Etcd(_) => "etcd",
+            Self::Etcd { .. } => "etcd",
             Self::Quorate(..) => "quorate",
         }
+    }
+
+    /// Whether it is an etcd of version 3.5 or later.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Etcd { is_newer: true, .. })
     }
 }
 
@@ -45,7 +54,7 @@ impl Servers {
             directory,
         };
         match program {
-            Program::Etcd(path) => {
+            Program::Etcd { path, .. } => {
                 let [client, peer] = ports(2)?[..] else {
                     bail!("two ports were asked for");
                 };

@@ -50,6 +50,8 @@ pub(crate) struct Side {
     revision: i64,
     compacted: i64,
     asked: usize,
+    /// Whether one side is an etcd 3.5, which tells progress only of streams whose watches are all in the present.
+    is_progress_rare: bool,
 }
 
 impl Side {
@@ -76,6 +78,7 @@ impl Side {
             revision: 1,
             compacted: 0,
             asked: 0,
+            is_progress_rare: false,
         };
         side.wait_ready().await?;
         let everything = pb::WatchCreateRequest {
@@ -389,6 +392,20 @@ impl Side {
         let Some(stream) = &self.streams[at] else {
             return Ok(Answer::Done);
         };
+        if self.is_progress_rare {
+            self.let_catch_up().await;
+            let told = stream.told();
+            let lives = told.watches.values();
+            let mut lives = lives
+                .filter(|watch| watch.seen.canceled.is_none())
+                .peekable();
+            if lives.peek().is_none()
+                || !told.spent.is_empty()
+                || lives.any(|watch| watch.create.start_revision > self.revision)
+            {
+                return Ok(Answer::Done);
+            }
+        }
         let ask = pb::WatchProgressRequest {};
         stream.send(RequestUnion::ProgressRequest(ask)).await;
         Ok(Answer::Watch(in_time(stream.answer()).await?))
@@ -534,14 +551,16 @@ async fn in_time<T>(wanted: impl Future<Output = Result<T, Status>>) -> Result<T
 
 /// Starts both sides at once.
 pub(crate) async fn start_both(left: &Program, right: &Program) -> anyhow::Result<(Side, Side)> {
+    let is_progress_rare = left.is_newer() || right.is_newer();
     let names = if left.name() == right.name() {
         ("left", "right")
     } else {
         (left.name(), right.name())
     };
     let (left, right) = tokio::join!(Side::start(left, names.0), Side::start(right, names.1));
-    Ok((
-        left.context("start one side")?,
-        right.context("start the other side")?,
-    ))
+    let mut left = left.context("start one side")?;
+    let mut right = right.context("start the other side")?;
+    left.is_progress_rare = is_progress_rare;
+    right.is_progress_rare = is_progress_rare;
+    Ok((left, right))
 }
