@@ -49,6 +49,7 @@ pub(crate) const KNOWN: &[Known] = &[
                 etcd.header == ours.header
                     && (asked.revision == ours.compact_revision || asked.revision == 0)
                     && etcd.compact_revision < ours.compact_revision
+                    && ours.compact_revision > 0
             }
             _ => false,
         },

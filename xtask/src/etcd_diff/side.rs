@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a watch from the past may need to be one of the present, where it has nothing to tell.
 const CATCH_UP: Duration = Duration::from_millis(500);
 
+/// How often starting both sides is tried.
+const STARTS_MAX: usize = 3;
+
 /// How many reads are asked at once.
 const AT_ONCE: usize = 8;
 
@@ -185,6 +188,13 @@ impl Side {
             }
             op => self.call(op, &who, self.asked).await,
         };
+        let name = step.op.name();
+        if ["Auth", "User", "Role"]
+            .iter()
+            .any(|of| name.starts_with(of))
+        {
+            self.spread().await;
+        }
         match (&step.op, &answer) {
             (Op::Compact(compact), Answer::Compact(_)) => {
                 self.compacted = self.compacted.max(compact.revision);
@@ -200,6 +210,19 @@ impl Side {
             _ => {}
         }
         self.note(answer)
+    }
+
+    /// Waits until all servers know what has changed of users and roles, which have no revision that a read could wait for: a serializable
+    /// one may go to any of them.
+    async fn spread(&self) {
+        for at in 1..self.channels.len() {
+            let read = pb::RangeRequest {
+                key: b"a".to_vec().into(),
+                ..Default::default()
+            };
+            // Who may not read waits all the same.
+            self.call(Op::Range(read), &Who::Nobody, at).await;
+        }
     }
 
     /// Remembers an answer's revision, and makes it comparable.
@@ -549,8 +572,18 @@ async fn in_time<T>(wanted: impl Future<Output = Result<T, Status>>) -> Result<T
     waited.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
 }
 
-/// Starts both sides at once.
+/// Starts both sides at once. Ports that were free when they were looked for may be taken a moment later: then others are looked for.
 pub(crate) async fn start_both(left: &Program, right: &Program) -> anyhow::Result<(Side, Side)> {
+    let mut tries = 1;
+    loop {
+        match start_once(left, right).await {
+            Err(_) if tries < STARTS_MAX => tries += 1,
+            started_or_not => return started_or_not,
+        }
+    }
+}
+
+async fn start_once(left: &Program, right: &Program) -> anyhow::Result<(Side, Side)> {
     let is_progress_rare = left.is_newer() || right.is_newer();
     let names = if left.name() == right.name() {
         ("left", "right")
