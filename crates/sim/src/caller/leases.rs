@@ -124,10 +124,8 @@ impl World {
             (LeaseCall::KeepAlive(session), Response::SessionGone { .. }) => {
                 self.lost(caller, session);
             }
-            (LeaseCall::Attach(session), Response::Applied { outcome, .. }) => {
-                if is_gone(outcome) {
-                    self.lost(caller, session);
-                }
+            (LeaseCall::Attach(session), Response::Applied { outcome, .. }) if is_gone(outcome) => {
+                self.lost(caller, session);
             }
             _ => {}
         }
