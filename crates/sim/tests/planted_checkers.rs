@@ -83,7 +83,7 @@ fn a_watcher_of_keys_that_forgets_where_it_was_is_caught() {
 #[test]
 fn no_checker_is_idle_and_the_whole_table_is_met() {
     let mut stats = Stats::default();
-    for seed in 0..36 {
+    for seed in 0..160 {
         let ended = guard(|| World::new(seed, None, false).run());
         assert_eq!(ended.violation, None, "seed {seed}");
         stats += &ended.stats;
