@@ -239,9 +239,11 @@ async fn ttl(context: &Context, kv: &Kv, lease: i64, keys: Option<Encoding>) -> 
     let pb::LeaseTimeToLiveResponse {
         ttl,
         granted_ttl,
-        keys: attached,
+        keys: mut attached,
         ..
     } = found;
+    // An etcd gives them in no order.
+    attached.sort();
     let named = |encoding: Encoding| {
         let key = |key: &pb::Bytes| Field::new("key", key, encoding);
         attached.iter().map(key).collect::<Vec<_>>()
