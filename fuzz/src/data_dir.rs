@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use quorate_storage::{DataDir, Identity, LogOptions};
-use quorate_types::{ClusterId, LogIndex, ReplicaId};
+use quorate_types::{ClusterEpoch, ClusterId, LogIndex, ReplicaId};
 
 use crate::input::Input;
 use crate::{forge, log_files, snapshot_files};
@@ -96,6 +96,7 @@ fn open(dir: &Path, input: &mut Input<'_>) {
         cluster: ClusterId(input.number(1)),
         member: ReplicaId(input.number(1)),
         disk: input.number(1),
+        epoch: ClusterEpoch(input.number(1)),
     };
     let found = DataDir::open(dir).map(|opened| look(opened, input));
     match DataDir::open_or_create(dir, ours) {

@@ -27,6 +27,7 @@ mod watch;
 pub(crate) use calls::Calls;
 pub(crate) use convert::group_state;
 
+use self::convert::unexpected;
 use crate::config::{InitialMember, ServerConfig};
 use crate::kv_hub::KvHub;
 use crate::metrics::Metrics;
@@ -216,13 +217,6 @@ impl ApiState {
             other => unreachable!("a read was answered with {other:?}"),
         }
     }
-}
-
-fn unexpected(reply: &Reply) -> ApiError {
-    ApiError::new(
-        ApiErrorKind::Internal,
-        format!("the command was applied with an unexpected reply: {reply:?}"),
-    )
 }
 
 fn no_group(group: &quorate_types::GroupName) -> ApiError {

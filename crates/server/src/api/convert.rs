@@ -432,7 +432,15 @@ pub(super) fn request_done(
             | coord::Reply::LeaseRevoked { .. }
             | coord::Reply::Alarmed { .. }
             | coord::Reply::AuthChanged { .. }),
-        ) => Err(super::unexpected(&reply)),
+        ) => Err(unexpected(&reply)),
         Err(rejection) => Err(super::refusal::of_rejection(&rejection)),
     }
+}
+
+/// A command was applied, and its reply is of another command.
+pub(super) fn unexpected(reply: &coord::Reply) -> api::ApiError {
+    api::ApiError::new(
+        api::ApiErrorKind::Internal,
+        format!("the command was applied with an unexpected reply: {reply:?}"),
+    )
 }
